@@ -1,0 +1,236 @@
+"""python -m engines list | params NETWORK | build BUNDLE | parity BUNDLE | profile BUNDLE"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engines.backends import BACKENDS, PRECISIONS
+from engines.bundle import list_bundles, resolve
+from engines.runtime import load_engine
+from pipeline.errors import AustreamError, OutputError, UsageError
+
+Rows = list[dict[str, Any]]
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Columns side by side: numbers (and their headings) to the right, words to the left."""
+    cells = [[str(cell) for cell in row] for row in (header, *rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    right = [
+        all(isinstance(row[i], int | float) or _numeric(str(row[i])) for row in rows)
+        for i in range(len(header))
+    ]
+    lines = [
+        "  ".join(
+            c.rjust(w) if r else c.ljust(w) for c, w, r in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in cells
+    ]
+    return "\n".join(lines)
+
+
+def _numeric(text: str) -> bool:
+    return text == "–" or text.replace(".", "").replace(",", "").isdigit()
+
+
+def command_list(args: argparse.Namespace) -> Rows:  # noqa: ARG001
+    """The bundles that come along."""
+    specs = [bundle.spec for bundle in list_bundles()]
+    header = ("engine", "network", "AUs", "crop", "level map", "window", "rate_hz", "trained")
+    cells = [
+        (s.name, s.network, len(s.aus), s.crop.name, s.level_map, s.window, s.rate_hz or "–", s.trained)
+        for s in specs
+    ]
+    print(table(header, cells))
+    return [
+        {
+            "engine": s.name,
+            "network": s.network,
+            "variant": dict(s.variant),
+            "crop": s.crop.name,
+            "level_map": s.level_map,
+            "window": s.window,
+            "rate_hz": s.rate_hz,
+            "aus": list(s.aus),
+            "provenance": dict(s.provenance),
+        }
+        for s in specs
+    ]
+
+
+def command_params(args: argparse.Namespace) -> Rows:
+    """Parameters and multiply-accumulates beside the paper's."""
+    from engines.figures import CEDNN_ELEMENTWISE_G, cednn_figures, satnet_figures
+
+    figures = cednn_figures() if args.network == "cednn" else satnet_figures()
+    mark = {True: "agrees", False: "DIFFERS", None: "–"}
+    rows = [
+        (
+            f.network,
+            f"{f.parameters:,}",
+            f"{f.parameters / 1e6:.2f}",
+            "–" if f.paper_parameters_m is None else f"{f.paper_parameters_m:g}",
+            f"{f.multiply_accumulates / 1e9:.3f}",
+            "–" if f.paper_flops_g is None else f"{f.paper_flops_g:.2f}",
+            mark[f.agrees],
+        )
+        for f in figures
+    ]
+    print(table((args.network, "parameters", "M", "paper M", "GMAC", "paper GFLOPs", ""), rows))
+    if args.network == "cednn":
+        print(
+            "\n12 AUs. Paper: Table 6, last row Table 8. Its FLOPs also count element-wise work (biases, "
+            "normalisation,\nReLU, pooling). One constant makes up the difference in every row, "
+            f"{1000 * CEDNN_ELEMENTWISE_G:.1f} million, and `agrees` means with it."
+        )
+    else:
+        print(
+            "\n12 AUs; satnet and tnet over a window of 16 frames. The paper: 1.2 and 11 million, no FLOPs."
+        )
+    return [asdict(f) for f in figures]
+
+
+def command_build(args: argparse.Namespace) -> Rows:
+    """Compile, or find compiled."""
+    engine = load_engine(args.bundle, args.backend, args.precision)
+    print(
+        f"{engine.spec.name}: {engine.backend} ({engine.reason}), {engine.precision}, {engine.spec.trained}"
+    )
+    print(f"parity with PyTorch eager: {engine.parity}")
+    print(engine.folder)
+    return [
+        {"engine": engine.spec.name, "backend": engine.backend, "precision": engine.precision}
+        | {"folder": str(engine.folder), "parity": asdict(engine.parity)}
+    ]
+
+
+def command_parity(args: argparse.Namespace) -> Rows:
+    """Compare again, now, whatever the cache remembers."""
+    engine = load_engine(args.bundle, args.backend, args.precision)
+    from engines.backends.torch import TorchSession
+    from engines.build import compare, require
+    from engines.export import ExportedEngine
+    from engines.weights import load_network
+
+    eager = TorchSession(ExportedEngine(engine.spec, load_network(resolve(args.bundle))))
+    parity = compare(engine, eager, engine.spec, engine.precision)
+    what = f"{engine.spec.name} ({engine.backend}, {engine.precision})"
+    print(f"{what}: {parity}")
+    require(parity, what)
+    return [
+        {
+            "engine": engine.spec.name,
+            "backend": engine.backend,
+            "precision": engine.precision,
+            **asdict(parity),
+        }
+    ]
+
+
+def command_profile(args: argparse.Namespace) -> Rows:
+    """Milliseconds per output of one face, eager beside compiled."""
+    if args.runs < 1:
+        raise UsageError(f"--runs: expected 1 or more, got {args.runs}")
+    engine = load_engine(args.bundle, args.backend, args.precision, args.threads)
+    from engines.build import parity_inputs
+
+    eager = load_engine(args.bundle, "torch", "fp32", args.threads)
+    _name, inputs = next(parity_inputs(engine.spec))
+    rows: Rows = []
+    for label, candidate in (("torch, eager", eager), (f"{engine.backend}, {engine.precision}", engine)):
+        ms = _milliseconds(partial(candidate.run, *inputs), args.runs)
+        p50, p95 = (float(np.percentile(ms, q)) for q in (50, 95))
+        rows.append(
+            {"engine": engine.spec.name, "backend": candidate.backend, "precision": candidate.precision}
+            | {"p50_ms": round(p50, 2), "p95_ms": round(p95, 2), "fps": round(1000 / p50, 1), "label": label}
+        )
+    for row in rows:
+        row["speedup_vs_eager"] = round(rows[0]["p50_ms"] / row["p50_ms"], 2)
+    columns = ("label", "p50_ms", "p95_ms", "fps", "speedup_vs_eager")
+    print(table((engine.spec.name, *columns[1:]), [[row[c] for c in columns] for row in rows]))
+    threads = "the backends' own choice" if args.threads is None else args.threads
+    print(f"{args.runs} runs of one face after 3 to warm up; threads: {threads}")
+    return rows
+
+
+def _milliseconds(call: Callable[[], object], runs: int) -> list[float]:
+    for _ in range(3):
+        call()
+    spent = []
+    for _ in range(runs):
+        begin = time.perf_counter()
+        call()
+        spent.append(1000 * (time.perf_counter() - begin))
+    return spent
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        prog="python -m engines", description="Inspect, compile and measure engines."
+    )
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def add(name: str, run: Callable[[argparse.Namespace], Rows]) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=(run.__doc__ or "").strip(), description=run.__doc__)
+        command.set_defaults(run=run)
+        command.add_argument("--json", type=Path, metavar="FILE", help="also write the figures there")
+        return command
+
+    add("list", command_list)
+    add("params", command_params).add_argument("network", choices=("cednn", "satnet"))
+    for name, run in (("build", command_build), ("parity", command_parity), ("profile", command_profile)):
+        command = add(name, run)
+        command.add_argument("bundle", metavar="BUNDLE", help="name of an engine, or folder of a bundle")
+        command.add_argument("--backend", default="auto", metavar="|".join(("auto", *BACKENDS)))
+        command.add_argument("--precision", default="fp32", metavar="|".join(PRECISIONS))
+        if name == "profile":
+            command.add_argument("--runs", type=int, default=30, metavar="N")
+            command.add_argument("--threads", type=int, metavar="N")
+    return top
+
+
+def write_json(path: Path, rows: Rows) -> None:
+    """{"machine": …, "rows": […]}
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    try:
+        path.write_text(
+            json.dumps({"machine": platform.platform(), "rows": rows}, indent=2) + "\n", encoding="utf-8"
+        )
+    except OSError as error:
+        raise OutputError(f"--json {path}: cannot write it: {error.strerror}") from None
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Returns:
+        0, or the exit code of the error that it printed.
+    """
+    args = parser().parse_args(argv)
+    try:
+        rows = args.run(args)
+        if args.json is not None:
+            write_json(args.json, rows)
+    except AustreamError as error:
+        print(f"engines: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

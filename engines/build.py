@@ -1,0 +1,95 @@
+"""Compile a bundle for a backend, and hold what comes out against PyTorch eager."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from engines.backends.base import Backend, Session
+from engines.backends.torch import TorchSession
+from engines.bundle import Bundle
+from engines.cache import Parity
+from engines.export import ExportedEngine
+from engines.spec import EngineSpec
+from engines.weights import load_network
+from pipeline.errors import EngineError
+
+TOLERANCE = {"fp32": 1e-4, "fp16": 2e-2}
+"""How far a probability may lie from PyTorch eager in float32, by precision. Weights rounded to float16 move
+the random engines by up to 0.0095."""
+
+Inputs = tuple[np.ndarray, np.ndarray | None]
+
+
+def parity_inputs(spec: EngineSpec, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
+    """Named inputs of one face: noise, gradients, black and white, with random level maps where read."""
+    rng = np.random.default_rng(seed)
+    shape = spec.crops_shape(1)
+    px = spec.crop.size_px
+
+    def gradients() -> np.ndarray:
+        """Another slope for every frame and colour."""
+        slopes = rng.uniform(-1, 1, (2, *shape[:-3], 1, 1, 3))
+        across = np.linspace(-1, 1, px)
+        plane = slopes[0] * across[:, None, None] + slopes[1] * across[None, :, None]
+        return np.round(127.5 + 63.5 * plane).astype(np.uint8)
+
+    def blobs() -> np.ndarray:
+        """Level maps as they come: coherent areas, most of the picture 0."""
+        coarse = np.clip(rng.integers(-6, 6, (1, 8, 8)), 0, 5)
+        return np.kron(coarse, np.ones((1, -(-px // 8), -(-px // 8)), int))[:, :px, :px].astype(np.uint8)
+
+    crops = {
+        "noise": rng.integers(0, 256, shape, dtype=np.uint8),
+        "gradients": gradients(),
+        "more gradients": gradients(),
+        "black": np.zeros(shape, np.uint8),
+        "white": np.full(shape, 255, np.uint8),
+    }
+    for name, crop in crops.items():
+        scatter = rng.integers(0, 6, spec.level_maps_shape(1), dtype=np.uint8)
+        level_map = (scatter if name == "noise" else blobs()) if spec.level_map else None
+        yield name, (crop, level_map)
+
+
+def compare(session: Session, reference: Session, spec: EngineSpec, precision: str) -> Parity:
+    """Run both over the parity inputs."""
+    pairs = [(session.run(*inputs)[0], reference.run(*inputs)[0]) for _name, inputs in parity_inputs(spec)]
+    got, wanted = (np.stack(column).astype(np.float64) for column in zip(*pairs, strict=True))
+    difference = np.abs(got - wanted)
+    thresholds = np.asarray(spec.thresholds)
+    return Parity(
+        max_abs=float(np.nan_to_num(difference, nan=np.inf).max()),
+        mean_abs=float(np.nan_to_num(difference, nan=np.inf).mean()),
+        decisions_changed=int(((got >= thresholds) != (wanted >= thresholds)).sum()),
+        decisions=got.size,
+        tolerance=TOLERANCE[precision],
+    )
+
+
+def require(parity: Parity, what: str) -> None:
+    """Refuse an engine that computes something else.
+
+    Raises:
+        EngineError: beyond the tolerance; with the figures.
+    """
+    if not parity.max_abs <= parity.tolerance:
+        raise EngineError(
+            f"{what}: the compiled engine differs from PyTorch eager: {parity}; use --backend torch"
+        )
+
+
+def build(bundle: Bundle, backend: Backend, precision: str, folder: Path) -> Parity:
+    """Compile into an empty folder and check what was written, loaded again from there.
+
+    Raises:
+        EngineError: the weights are wrong, the backend cannot compile them, or parity does not hold.
+    """
+    spec = bundle.spec
+    engine = ExportedEngine(spec, load_network(bundle))
+    backend.export(engine, spec, precision, folder)
+    parity = compare(backend.open(folder, spec, None), TorchSession(engine), spec, precision)
+    require(parity, f"{spec.name} ({backend.name}, {precision})")
+    return parity

@@ -1,0 +1,190 @@
+"""Compiled engines on disk: found by all that they depend on, checked when found, replaced as a whole.
+
+    <cache>/engines/<engine>-<backend>-<precision>-<key>/     the backend's files, and entry.json
+
+`<cache>` is the user's cache folder for austream, or AUSTREAM_CACHE_DIR. Works without PyTorch.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import platformdirs
+
+from engines.backends import BACKENDS, installed_version
+from engines.bundle import SPEC_FILE, Bundle
+from pipeline.errors import EngineError
+
+SCHEMA = 1
+ENTRY_FILE = "entry.json"
+_HERE = Path(__file__).parent
+
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """How far a compiled engine is from PyTorch eager, over seeded inputs."""
+
+    max_abs: float
+    """Largest difference of a probability."""
+    mean_abs: float
+    decisions_changed: int
+    """Probabilities that crossed their AU's threshold."""
+    decisions: int
+    """Probabilities compared."""
+    tolerance: float
+    """What `max_abs` may be."""
+
+    def __str__(self) -> str:
+        return (
+            f"max {self.max_abs:.1e}, mean {self.mean_abs:.1e} (tolerance {self.tolerance:.0e}), "
+            f"{self.decisions_changed} of {self.decisions} decisions changed"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A compiled engine in the cache."""
+
+    folder: Path
+    parity: Parity
+    built: bool
+    """Whether it was built just now."""
+
+
+class _Damaged(Exception):
+    """Says what is wrong with an entry."""
+
+
+def cache_folder() -> Path:
+    """Where compiled engines lie; AUSTREAM_CACHE_DIR goes before the user's cache folder."""
+    root = os.environ.get("AUSTREAM_CACHE_DIR") or platformdirs.user_cache_dir("austream")
+    return Path(root) / "engines"
+
+
+def _machine() -> str:
+    """Architecture and CPU, as far as compiled code and its rounding depend on them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})
+    except OSError:
+        cpu = [platform.processor()]
+    return "\n".join([platform.system(), platform.machine(), *cpu])
+
+
+def entry_key(bundle: Bundle, backend: str, precision: str) -> str:
+    """SHA-256 over everything that the compiled engine depends on."""
+    network = _HERE / "networks" / f"{bundle.spec.network}.py"
+    layers = _HERE / "networks" / "layers.py"
+    sources = [network, layers, _HERE / "networks" / "__init__.py", _HERE / "backends" / f"{backend}.py"]
+    sources += [_HERE / name for name in ("export.py", "weights.py", "build.py", "cache.py", "spec.py")]
+    parts = {
+        "schema": SCHEMA,
+        "bundle": (bundle.folder / SPEC_FILE).read_text(encoding="utf-8"),
+        "weights": bundle.weights_id,
+        "sources": {str(p.relative_to(_HERE)): p.read_text(encoding="utf-8") for p in sources if p.exists()},
+        "backend": [backend, installed_version(BACKENDS[backend])],
+        "torch": installed_version("torch"),  # draws random weights and traces
+        "precision": precision,
+        "shapes": [bundle.spec.crops_shape(1), bundle.spec.level_maps_shape(1)],
+        "machine": _machine(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(folder: Path, key: str) -> Entry:
+    """The entry in that folder, every file checked.
+
+    Raises:
+        _Damaged: it is not as it was written.
+    """
+    try:
+        entry = json.loads((folder / ENTRY_FILE).read_text(encoding="utf-8"))
+        if entry["key"] != key:
+            raise _Damaged(f"{ENTRY_FILE} is of another engine")
+        for name, digest in entry["files"].items():
+            if _sha256(folder / name) != digest:
+                raise _Damaged(f"{name} was changed")
+        return Entry(folder, Parity(**entry["parity"]), built=False)
+    except OSError as error:
+        raise _Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError):
+        raise _Damaged(f"{ENTRY_FILE} cannot be read") from None
+
+
+@contextmanager
+def _only_one(path: Path) -> Iterator[None]:
+    """Hold a lock between processes; the system drops it when one dies."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def entry(bundle: Bundle, backend: str, precision: str, build: Callable[[Path], Parity], log: Log) -> Entry:
+    """The compiled engine from the cache; built where it is missing or damaged.
+
+    One process builds, others that want the same wait for it. It is built beside its place and moved there
+    when whole, so nobody sees half of one.
+
+    Args:
+        build: writes the backend's files into the folder that it is given, and says how they compare.
+
+    Raises:
+        EngineError: the cache cannot be written; or what `build` raises.
+    """
+    key = entry_key(bundle, backend, precision)
+    root = cache_folder()
+    folder = root / f"{bundle.spec.name}-{backend}-{precision}-{key[:16]}"
+    if folder.exists():
+        try:
+            return _read(folder, key)
+        except _Damaged:
+            pass  # said below, once it is certain that no other process is replacing it
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _only_one(root / f".{folder.name}.lock"):
+            if folder.exists():
+                try:
+                    return _read(folder, key)
+                except _Damaged as damage:
+                    log(f"{folder}: the compiled engine is damaged ({damage}); building it again")
+            return Entry(folder, _build_beside(folder, key, build), built=True)
+    except OSError as error:
+        where = error.filename or root
+        raise EngineError(
+            f"{where}: cannot write the engine cache: {error.strerror}; free space or set AUSTREAM_CACHE_DIR"
+        ) from None
+
+
+def _build_beside(folder: Path, key: str, build: Callable[[Path], Parity]) -> Parity:
+    """Fill a neighbouring folder and swap it in. Under the lock, so leftovers of a killed build can go."""
+    work = folder.with_name(f".{folder.name}.building")
+    shutil.rmtree(work, ignore_errors=True)
+    new = work / "new"
+    new.mkdir(parents=True)
+    try:
+        parity = build(new)
+        files = {path.name: _sha256(path) for path in sorted(new.iterdir())}
+        content = {"schema": SCHEMA, "key": key, "files": files, "parity": asdict(parity)}
+        (new / ENTRY_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            os.rename(folder, work / "old")
+        os.rename(new, folder)
+        return parity
+    finally:
+        shutil.rmtree(work, ignore_errors=True)

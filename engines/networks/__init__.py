@@ -1,0 +1,47 @@
+"""The networks, one paper and one file each. Importing this package does not import PyTorch."""
+
+from __future__ import annotations
+
+import inspect
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from engines.spec import EngineSpec
+from pipeline.errors import EngineError, UsageError
+
+if TYPE_CHECKING:
+    from engines.networks.base import AUNetwork
+
+NETWORKS = {"cednn": "CEDNN", "satnet": "SATNet"}
+"""Module in this package → class."""
+
+
+def build_network(spec: EngineSpec) -> AUNetwork:
+    """The network of a spec with fresh weights, in evaluation mode; it returns logits.
+
+    Raises:
+        EngineError: the spec names no network here, or contradicts the network.
+    """
+    if spec.network not in NETWORKS:
+        raise EngineError(f"{spec.name}: unknown network {spec.network!r}, expected {' or '.join(NETWORKS)}")
+    network_class = getattr(import_module(f"{__name__}.{spec.network}"), NETWORKS[spec.network])
+    known = list(inspect.signature(network_class).parameters)[1:]
+    if unknown := sorted(set(spec.variant) - set(known)):
+        raise EngineError(f"{spec.name}: unknown variant fields {unknown}, {spec.network} has {known}")
+    try:
+        network: AUNetwork = network_class(len(spec.aus), **spec.variant)
+    except UsageError as error:
+        raise EngineError(f"{spec.name}: {error}") from None
+    if spec.level_map != network.reads_level_map:
+        raise EngineError(
+            f"{spec.name}: level_map is {spec.level_map}, its network {spec.network} needs the opposite"
+        )
+    if (spec.window > 1) != network.temporal:
+        wanted = "more than 1 frame" if network.temporal else "1 frame"
+        raise EngineError(f"{spec.name}: window is {spec.window}, its network {spec.network} reads {wanted}")
+    if spec.crop.size_px != network.input_px:
+        raise EngineError(
+            f"{spec.name}: crop is {spec.crop.size_px} px, its network reads {network.input_px} px"
+        )
+    network.eval()
+    return network

@@ -1,0 +1,119 @@
+"""Load an engine by name and run it: uint8 crops in, probabilities out."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from engines import backends, cache
+from engines.backends.base import Session
+from engines.bundle import resolve
+from engines.cache import Entry, Log, Parity
+from engines.spec import EngineSpec
+from pipeline.errors import UsageError
+
+MAX_LEVEL = 5
+
+
+def log_to_stderr(message: str) -> None:
+    """Where progress goes by default."""
+    print(message, file=sys.stderr, flush=True)
+
+
+class Engine:
+    """A network with its weights, compiled and loaded. Not for two threads at once."""
+
+    def __init__(
+        self, spec: EngineSpec, session: Session, backend: str, precision: str, reason: str, entry: Entry
+    ):
+        self.spec = spec
+        self.backend = backend
+        """`openvino`, `torch`: never `auto`."""
+        self.precision = precision
+        self.reason = reason
+        """Why this backend, for people."""
+        self.folder: Path = entry.folder
+        """The compiled engine in the cache."""
+        self.parity: Parity = entry.parity
+        """Against PyTorch eager, when it was built."""
+        self._session = session
+
+    def run(self, crops: np.ndarray, level_maps: np.ndarray | None = None) -> np.ndarray:
+        """Probability of each AU for each face.
+
+        Args:
+            crops: uint8 BGR, (B, 224, 224, 3), or (B, 16, 224, 224, 3) for an engine with a window; B may be
+            0.
+            level_maps: uint8 (B, 224, 224), 0–5; for an engine whose spec says `level_map`, and for no other.
+
+        Returns:
+            float32 (B, n_aus), in the order of `spec.aus`.
+
+        Raises:
+            UsageError: a shape, type or value is not that.
+        """
+        faces = len(crops) if np.ndim(crops) else 0
+        self._check("crops", crops, self.spec.crops_shape(faces))
+        if (level_maps is not None) != self.spec.level_map:
+            wanted = "level_maps beside the crops" if self.spec.level_map else "no level_maps"
+            raise UsageError(f"{self.spec.name}: expected {wanted}, got {type(level_maps).__name__}")
+        if level_maps is not None:
+            self._check("level_maps", level_maps, self.spec.level_maps_shape(faces))
+            if faces and level_maps.max() > MAX_LEVEL:
+                raise UsageError(
+                    f"{self.spec.name}: level_maps: expected 0 to {MAX_LEVEL}, got {level_maps.max()}"
+                )
+        if not faces:
+            return np.empty((0, len(self.spec.aus)), np.float32)
+        return self._session.run(crops, level_maps)
+
+    def _check(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
+        wanted = ", ".join(["B", *map(str, shape[1:])])
+        if not isinstance(array, np.ndarray):
+            raise UsageError(
+                f"{self.spec.name}: {name}: expected uint8 ({wanted}), got {type(array).__name__}"
+            )
+        if array.shape != shape or array.dtype != np.uint8:
+            raise UsageError(
+                f"{self.spec.name}: {name}: expected uint8 ({wanted}), got {array.dtype} {array.shape}"
+            )
+
+
+def load_engine(
+    name_or_path: str | Path,
+    backend: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    log: Log = log_to_stderr,
+) -> Engine:
+    """An engine ready to run; compiled first where the cache does not hold it.
+
+    Args:
+        name_or_path: a bundle that comes with austream, or the folder of one.
+        backend: `openvino`, `torch`, or `auto` for the best that is installed.
+        precision: `fp32` or `fp16`.
+        threads: at most so many; None leaves it to the backend.
+        log: gets what takes long or went wrong, a line at a time.
+
+    Raises:
+        UsageError: no such engine, backend, precision or thread count.
+        EngineError: the bundle is damaged, the backend not installed, or parity does not hold.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected 1 or more, got {threads}")
+    bundle = resolve(name_or_path)
+    chosen, reason = backends.choose(backend)
+    implementation = backends.get(chosen, precision)
+    bundle.verify()
+
+    def compile_into(folder: Path) -> Parity:
+        log(f"{bundle.spec.name}: compiling for {chosen} in {precision}; kept for the next time")
+        from engines.build import build  # brings PyTorch, which a warm cache does without
+
+        return build(bundle, implementation, precision, folder)
+
+    entry = cache.entry(bundle, chosen, precision, compile_into, log)
+    session = implementation.open(entry.folder, bundle.spec, threads)
+    return Engine(bundle.spec, session, chosen, precision, reason, entry)

@@ -1,0 +1,93 @@
+"""What an engine is, apart from its weights: the part of a bundle that `engine.json` holds."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+CropKind = Literal["five_point", "box"]
+
+
+@dataclass(frozen=True, slots=True)
+class CropSpec:
+    """Which picture of a face an engine wants."""
+
+    kind: CropKind
+    """`five_point`: aligned by eye corners and nose base; `box`: the face's box, upright as in the frame."""
+    size_px: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(CropKind):
+            raise ValueError(
+                f"crop: expected a kind among {', '.join(get_args(CropKind))}, got {self.kind!r}"
+            )
+        if self.size_px < 1:
+            raise ValueError(f"crop: expected a size_px of 1 or more, got {self.size_px}")
+
+    @property
+    def name(self) -> str:
+        """The key under which the face stage hands the crop over, e.g. `five_point_224`."""
+        return f"{self.kind}_{self.size_px}"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineSpec:
+    """Network, input, AUs, thresholds and provenance of one engine."""
+
+    name: str
+    """Lower-case letters, digits, `.`, `_` and `-`: it names folders and output files."""
+    network: str
+    """`cednn` or `satnet`: the module in engines/networks."""
+    variant: Mapping[str, Any]
+    """Keyword arguments of the network's constructor, AU count excluded."""
+    crop: CropSpec
+    level_map: bool
+    """Whether the network also reads the level map (224×224, 0–5)."""
+    window: int
+    """Frames per output: 1, or 16 for a temporal network."""
+    rate_hz: float | None
+    """Frames a second of the training footage; None where no rate matters."""
+    aus: tuple[str, ...]
+    """Names in the order of the outputs: `AU01`, `AU02`, …"""
+    thresholds: tuple[float, ...]
+    """Probability from which each AU counts as active."""
+    provenance: Mapping[str, Any]
+    """At least `trained`: `untrained`, or what it was trained on."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
+            raise ValueError(
+                f"name: expected lower-case letters, digits, '.', '_' and '-', got {self.name!r}"
+            )
+        if len(self.aus) != len(self.thresholds):
+            raise ValueError(f"thresholds: expected {len(self.aus)} (one per AU), got {len(self.thresholds)}")
+        if len(set(self.aus)) != len(self.aus) or not self.aus:
+            raise ValueError(f"aus: expected distinct names, at least one, got {list(self.aus)}")
+        for au in self.aus:
+            if not (len(au) == 4 and au.startswith("AU") and au[2:].isdigit()):
+                raise ValueError(f"aus: expected names like AU01, got {au!r}")
+        if not all(0.0 < t < 1.0 for t in self.thresholds):
+            raise ValueError(f"thresholds: expected numbers between 0 and 1, got {list(self.thresholds)}")
+        if self.window < 1:
+            raise ValueError(f"window: expected 1 or more frames, got {self.window}")
+        if self.rate_hz is not None and not (0.0 < self.rate_hz < math.inf):
+            raise ValueError(f"rate_hz: expected frames per second above 0, or null, got {self.rate_hz}")
+        if not self.provenance.get("trained"):
+            raise ValueError("provenance: expected a `trained` entry that says on what, or `untrained`")
+
+    @property
+    def trained(self) -> str:
+        """One word or phrase for headers and overlays: `untrained`, `synthetic-trained`, …"""
+        return str(self.provenance["trained"])
+
+    def crops_shape(self, faces: int) -> tuple[int, ...]:
+        """Shape of the uint8 BGR crops of so many faces: (B, px, px, 3), or (B, window, px, px, 3)."""
+        frames = () if self.window == 1 else (self.window,)
+        return (faces, *frames, self.crop.size_px, self.crop.size_px, 3)
+
+    def level_maps_shape(self, faces: int) -> tuple[int, int, int]:
+        """Shape of the uint8 level maps that go with them: (B, px, px)."""
+        return (faces, self.crop.size_px, self.crop.size_px)

@@ -1,0 +1,95 @@
+"""Alignment, face mask and crops: from mesh points to the pictures that the networks read.
+
+CEDNN (Chen et al., section 3.2) aligns by dlib's five points, the corners of both eyes and the base of the
+nose, and masks the face with a polygon through dlib's contour and brow points. The mesh points that stand for
+them: eye corners 33, 133, 362, 263; nose base 2; contour `mesh.JAW` (dlib 1–17); brows `mesh.BROW_RIGHT` and
+`mesh.BROW_LEFT` (dlib 18–27).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import mesh
+
+ALIGNED_PX = 224
+FIVE_POINTS = (
+    mesh.EYE_OUTER_RIGHT,
+    mesh.EYE_INNER_RIGHT,
+    mesh.EYE_INNER_LEFT,
+    mesh.EYE_OUTER_LEFT,
+    mesh.NOSE_BASE,
+)
+_TEMPLATE = np.array([(0.292, 0.36), (0.432, 0.362), (0.568, 0.362), (0.708, 0.36), (0.5, 0.6)])
+"""Where the five points go, as a share of the crop's side: an average frontal face whose chin and brows stay
+inside, with room for a dropped jaw."""
+
+_CONTOUR_INSET_PX = 5.0
+"""At 224 px: the contour moves in, and the brows up, by as much (CEDNN, section 3.2)."""
+BOX_MARGIN = 0.1
+"""Added on each side of the mesh's box for the `box` crop, as a share of its longer side."""
+
+
+def similarity(source_xy: NDArray[Any], target_xy: NDArray[Any]) -> NDArray[np.float64]:
+    """The similarity (2×3: rotation, scale, shift) that takes n×2 points to n×2 points best in least squares.
+
+    In complex numbers target ≈ a·source + b, whose least-squares solution is a covariance over a variance.
+    """
+    source = source_xy[:, 0] + 1j * source_xy[:, 1]
+    target = target_xy[:, 0] + 1j * target_xy[:, 1]
+    centered = source - source.mean()
+    spread = np.vdot(centered, centered).real
+    if spread == 0.0:
+        raise ValueError("similarity: expected points that differ, got the same point throughout")
+    a = np.vdot(centered, target - target.mean()) / spread
+    b = target.mean() - a * source.mean()
+    return np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+
+
+def five_point_transform(points: NDArray[np.float32], size_px: int = ALIGNED_PX) -> NDArray[np.float64]:
+    """The similarity (2×3) from the frame's pixels to the five-point crop of a face's 478×3 points."""
+    return similarity(points[list(FIVE_POINTS), :2].astype(np.float64), _TEMPLATE * size_px)
+
+
+def box_transform(bbox_xyxy: tuple[float, float, float, float], size_px: int) -> NDArray[np.float64]:
+    """The scaling (2×3) from the frame's pixels to the square around a box, upright as in the frame."""
+    x0, y0, x1, y1 = bbox_xyxy
+    side = max(x1 - x0, y1 - y0) * (1 + 2 * BOX_MARGIN)
+    scale = size_px / max(side, 1.0)
+    return np.array(
+        [
+            [scale, 0.0, size_px / 2 - scale * (x0 + x1) / 2],
+            [0.0, scale, size_px / 2 - scale * (y0 + y1) / 2],
+        ]
+    )
+
+
+def transform_points(transform: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """n×2 positions of n×(2 or 3) points under a 2×3 transform."""
+    return points[:, :2] @ transform[:, :2].T + transform[:, 2]
+
+
+def face_mask(aligned_xy: NDArray[np.float64], size_px: int = ALIGNED_PX) -> NDArray[np.uint8]:
+    """255 inside the face, 0 outside, from the 478×2 points in the aligned crop; size_px×size_px uint8.
+
+    The contour moves 5 px (at 224) towards the face's middle and the brows 5 px up. Between the brows stands
+    one point more, which the paper puts above the inner brow ends by the distance from there to the upper
+    point of the nose: so the muscle that AU4 squeezes lies inside.
+    """
+    inset = _CONTOUR_INSET_PX * size_px / ALIGNED_PX
+    jaw = aligned_xy[list(mesh.JAW)]
+    inward = aligned_xy[mesh.NOSE_BASE] - jaw
+    jaw = jaw + inward * (inset / np.maximum(np.linalg.norm(inward, axis=1, keepdims=True), 1.0))
+    up = np.array([0.0, -inset])
+    brow_right, brow_left = aligned_xy[list(mesh.BROW_RIGHT)] + up, aligned_xy[list(mesh.BROW_LEFT)] + up
+    between = (brow_right[-1] + brow_left[0]) / 2
+    rise = np.linalg.norm(between - aligned_xy[mesh.NOSE_ROOT])
+    glabella = between + np.array([0.0, -rise])
+    outline = np.vstack([jaw, brow_left[::-1], glabella[None], brow_right[::-1]])
+    mask = np.zeros((size_px, size_px), np.uint8)
+    cv2.fillPoly(mask, [np.round(outline).astype(np.int32)], 255)
+    return mask

@@ -1,0 +1,145 @@
+"""What a run was asked to do: one frozen dataclass that refuses contradictions."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import UsageError
+
+DEFAULT_ENGINES = ("cednn", "satnet")
+_TUPLES = ("source", "camera", "engine", "out")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """Options of a run, named like the flags of run_stream.py."""
+
+    source: tuple[str, ...] = ()
+    """Files, globs, photos, rtsp:// and http(s):// addresses, or `demo`."""
+    camera: tuple[int, ...] = ()
+    """OpenCV camera numbers."""
+    engine: tuple[str, ...] = DEFAULT_ENGINES
+    """Names of bundles that come with austream, or folders of bundles."""
+    backend: str = "auto"
+    precision: str = "fp32"
+    neutral: str = "auto"
+    """`auto`, `none`, `first:SECONDS`, or the path of a photo or of a saved profile."""
+    exposure_compensation: bool = True
+    """Match the neutral's exposure to the frame's before the difference; off in CEDNN's own protocol."""
+    hop: int | None = None
+    """A temporal engine gives one output every `hop` kept frames; None: 1 on a GPU, 4 on a CPU."""
+    max_faces: int = 4
+    frames: int | None = None
+    """Stop every stream after so many frames."""
+    duration: float | None = None
+    """Stop every stream after so many seconds of presentation time."""
+    loop: bool = False
+    out: tuple[str, ...] = ()
+    publish: str | None = None
+    window: bool = False
+    save_neutral: str | None = None
+    """Where to save the neutral of the face that was longest in view."""
+
+    def __post_init__(self) -> None:
+        if not self.source and not self.camera:
+            raise UsageError(
+                "no source: give --camera 0, --source FILE, --source rtsp://HOST/PATH or --source demo"
+            )
+        if not self.engine:
+            raise UsageError("--engine: expected at least one engine; `python -m engines list` shows them")
+        if len(set(self.engine)) != len(self.engine):
+            raise UsageError(f"--engine: {','.join(self.engine)} names an engine twice; name each once")
+        for flag, value in (("--hop", self.hop), ("--max-faces", self.max_faces), ("--frames", self.frames)):
+            if value is not None and value < 1:
+                raise UsageError(f"{flag} {value}: expected a whole number from 1 up")
+        for camera in self.camera:
+            if camera < 0:
+                raise UsageError(f"--camera {camera}: expected 0 or more")
+        if len(set(self.camera)) != len(self.camera):
+            raise UsageError("--camera: the same camera twice; name each once")
+        if self.duration is not None and not 0.0 < self.duration < float("inf"):
+            raise UsageError(f"--duration {self.duration:g}: expected seconds, more than 0")
+        if self.loop and self.frames is None and self.duration is None and not (self.window or self.publish):
+            raise UsageError(
+                "--loop without an end: add --frames N or --duration S, or watch with --window or --publish"
+            )
+        if self.save_neutral and self.neutral == "none":
+            raise UsageError(
+                "--save-neutral with --neutral none: there is no neutral to save; leave one of them out"
+            )
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[str, Any], origin: str) -> RunConfig:
+        """A configuration from names and values, a single value standing for a list of one.
+
+        Raises:
+            UsageError: an unknown name, a value of the wrong type, or a contradiction; `origin` says whence.
+        """
+        known = {f.name: f for f in fields(cls)}
+        checked: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in known:
+                raise UsageError(
+                    f"{origin}: unknown option {name!r}; expected one of {', '.join(sorted(known))}"
+                )
+            if name in _TUPLES:
+                value = tuple(value) if isinstance(value, list | tuple) else (value,)
+            checked[name] = _typed(origin, name, value)
+        return cls(**checked)
+
+
+_TYPES: dict[str, tuple[type, str]] = {
+    "source": (str, "text"),
+    "camera": (int, "a whole number"),
+    "engine": (str, "text"),
+    "backend": (str, "text"),
+    "precision": (str, "text"),
+    "neutral": (str, "text"),
+    "exposure_compensation": (bool, "true or false"),
+    "hop": (int, "a whole number"),
+    "max_faces": (int, "a whole number"),
+    "frames": (int, "a whole number"),
+    "duration": (float, "a number of seconds"),
+    "loop": (bool, "true or false"),
+    "out": (str, "text"),
+    "publish": (str, "text"),
+    "window": (bool, "true or false"),
+    "save_neutral": (str, "text"),
+}
+
+
+def _typed(origin: str, name: str, value: Any) -> Any:
+    expected, words = _TYPES[name]
+    if value is None:
+        return None
+    for item in value if isinstance(value, tuple) else (value,):
+        number_for_float = expected is float and isinstance(item, int) and not isinstance(item, bool)
+        flag_for_number = isinstance(item, bool) and expected is not bool
+        if flag_for_number or not (isinstance(item, expected) or number_for_float):
+            raise UsageError(f"{origin}: {name} = {item!r}: expected {words}")
+    return float(value) if expected is float else value
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Options from a TOML file, named like the flags (`max_faces` or `max-faces`).
+
+    Raises:
+        UsageError: no such file, or not TOML.
+    """
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(
+            f'--config {path}: not TOML ({error}); expected lines such as source = "clip.mp4"'
+        ) from error
+    values = {name.replace("-", "_"): value for name, value in values.items()}
+    if values.get("hop") == "auto":
+        del values["hop"]
+    return values

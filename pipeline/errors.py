@@ -1,0 +1,40 @@
+"""One hierarchy for everything that austream refuses or fails at.
+
+    AustreamError(Exception)
+    ├── UsageError(ValueError)      the command line, the configuration or an argument is wrong   exit 2
+    └── RunError                    a run cannot begin or go on                                    exit 1
+        ├── SourceError             a source cannot be opened, read or decoded
+        ├── OutputError(OSError)    a result cannot be written
+        └── EngineError             a bundle, a backend or a compiled engine is missing or damaged
+
+Every message is one line and says what is wrong, what was expected and what to do. The command line prints
+it without a traceback; anything that is not an AustreamError is a bug and keeps its traceback.
+"""
+
+
+class AustreamError(Exception):
+    """The base of every error that is austream's own."""
+
+    exit_code = 1
+
+
+class UsageError(AustreamError, ValueError):
+    """The command line, the configuration or an argument is wrong."""
+
+    exit_code = 2
+
+
+class RunError(AustreamError):
+    """A run cannot begin or go on."""
+
+
+class SourceError(RunError):
+    """A source cannot be opened, read or decoded."""
+
+
+class OutputError(RunError, OSError):
+    """A result cannot be written."""
+
+
+class EngineError(RunError):
+    """A bundle, a backend or a compiled engine is missing or damaged."""

@@ -1,0 +1,65 @@
+"""Neutral profiles: a person's neutral face in a file, a NumPy archive without pickle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pipeline.align import ALIGNED_PX
+from pipeline.errors import OutputError, SourceError
+from pipeline.neutral import Neutral
+
+_VERSION = 1
+
+
+def save_profile(path: Path, neutral: Neutral) -> None:
+    """Write a neutral face as a profile: a NumPy archive without pickle.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    about = json.dumps({"format": "austream-neutral", "version": _VERSION, "alignment": "five_point"})
+    part = path.with_name(path.name + ".part")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(
+                file, image_bgr=neutral.image_bgr, about=np.frombuffer(about.encode(), np.uint8)
+            )
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(
+            f"{path}: the neutral profile cannot be written ({error.strerror}); choose another place"
+        ) from error
+
+
+def load_profile(path: Path) -> Neutral:
+    """Read a neutral profile.
+
+    Raises:
+        SourceError: not a profile, damaged, or written by a later version.
+    """
+    wrong = f"{path}: not a neutral profile of austream; expected a .npz written by --save-neutral"
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            about: dict[str, Any] = json.loads(bytes(archive["about"]))
+            image = np.ascontiguousarray(archive["image_bgr"])
+    except OSError as error:
+        raise SourceError(
+            f"{path}: cannot be read ({error.strerror or 'damaged'}); expected a neutral profile"
+        ) from error
+    except Exception as error:  # zipfile, zlib, json and numpy each raise their own on damage
+        raise SourceError(f"{wrong} ({type(error).__name__})") from error
+    if (
+        about.get("format") != "austream-neutral"
+        or image.shape != (ALIGNED_PX, ALIGNED_PX, 3)
+        or image.dtype != np.uint8
+    ):
+        raise SourceError(wrong)
+    if about.get("version") != _VERSION:
+        raise SourceError(
+            f"{path}: profile version {about.get('version')}, expected {_VERSION}; save it again"
+        )
+    return Neutral(image, "given")

@@ -1,0 +1,203 @@
+"""From `--out`, `--publish` and `--window` to sinks: what can be refused is refused before the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from engines.spec import EngineSpec
+from pipeline.errors import OutputError, UsageError
+from pipeline.sinks.base import Sink
+from pipeline.sinks.csv import CsvSink
+from pipeline.sinks.files import file_names, named
+from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.split import StreamSplitter
+
+SUFFIXES = (".jsonl", ".csv", ".parquet", ".mp4")
+_EXPECTED = f"expected {', '.join(SUFFIXES)} or a folder"
+_FOLDER_KINDS = (".jsonl", ".csv", ".parquet")
+"""What a folder gets per stream. No pixels: they are never written unasked."""
+_SOURCE = "(a source)"
+
+
+def open_sinks(
+    outs: Sequence[str],
+    publish: str | None,
+    window: bool,
+    header: Mapping[str, Any],
+    engines: Sequence[EngineSpec],
+    streams: Sequence[str],
+    sources: Sequence[Path],
+) -> list[Sink]:
+    """All sinks of a run, ready for their first stream.
+
+    `outs`, `publish` and `window` are the flags of the same names; `header` is the first row. `streams` names
+    all streams that will be opened; `sources` are the files that are read, which no output may overwrite.
+    Raises UsageError for what can never work and OutputError for what the system refuses; nothing is left
+    behind then.
+    """
+    builder = _Builder(header, engines, streams, sources)
+    plans = [builder.plan(out) for out in outs]
+    makers: list[Callable[[], Sink]] = []
+    # Modules with heavy imports come in where they are used.
+    if publish is not None:
+        from pipeline.sinks.publish import PublishSink
+
+        makers.append(partial(PublishSink, publish, header))
+    if window:
+        from pipeline.sinks.window import WindowSink
+
+        makers.append(partial(WindowSink, engines))
+    return _all_or_none([*makers, *(partial(builder.make, plan) for plan in plans)])
+
+
+def _all_or_none(makers: Iterable[Callable[[], Sink]]) -> list[Sink]:
+    """The sinks, unless one cannot be made: then the others are aborted, and its error goes on."""
+    sinks: list[Sink] = []
+    try:
+        for make in makers:
+            sinks.append(make())  # noqa: PERF401  (those made so far are needed when one fails)
+    except BaseException:
+        for sink in sinks:
+            sink.abort()
+        raise
+    return sinks
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """One checked --out."""
+
+    path: Path
+    kind: str
+    """One of SUFFIXES, or `folder`."""
+
+
+class _Builder:
+    def __init__(
+        self,
+        header: Mapping[str, Any],
+        engines: Sequence[EngineSpec],
+        streams: Sequence[str],
+        sources: Sequence[Path],
+    ) -> None:
+        self._header, self._engines, self._streams = header, engines, streams
+        self._names = file_names(streams)
+        self._claimed: dict[Path, str] = {path.resolve(): _SOURCE for path in sources}
+
+    def plan(self, out: str) -> _Plan:
+        """Checks one --out and claims the files that it will write; UsageError when it cannot be."""
+        path = Path(out)
+        suffix = path.suffix.lower()
+        if out in ("", "-"):
+            raise UsageError(f"--out {out!r}: not a file; {_EXPECTED}")
+        if out.endswith(("/", os.sep)) or not suffix or (suffix not in SUFFIXES and path.is_dir()):
+            suffix = "folder"
+            if path.exists() and not path.is_dir():
+                raise UsageError(f"--out {out}: it has no ending and is not a folder; {_EXPECTED}")
+        elif suffix not in SUFFIXES:
+            raise UsageError(f"--out {out}: unknown ending {path.suffix!r}; {_EXPECTED}")
+        elif path.is_dir():
+            raise UsageError(
+                f"--out {out}: it is a folder; write {out}/ for a set of files in it, or another name"
+            )
+        if not path.absolute().parent.is_dir():
+            raise UsageError(
+                f"--out {out}: the folder {path.parent} does not exist; make it first (mkdir -p)"
+            )
+        for file in self._files(path, suffix):
+            self._claim(out, file)
+        return _Plan(path, suffix)
+
+    def make(self, plan: _Plan) -> Sink:
+        path = plan.path
+        match plan.kind:
+            case ".jsonl":
+                return JsonlSink(path, self._header, self._streams)
+            case ".parquet":
+                return self._parquet(path, self._streams)
+            case ".csv":
+                return StreamSplitter(
+                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream))
+                )
+            case ".mp4":
+                from pipeline.sinks.video import VideoSink
+
+                return StreamSplitter(
+                    self._streams, lambda stream: [VideoSink(self._per_stream(path, stream), self._engines)]
+                )
+        return self._folder(path)
+
+    def _folder(self, folder: Path) -> Sink:
+        made = not folder.exists()
+        try:
+            folder.mkdir(exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"--out {folder}: cannot be made: {error.strerror}; choose another folder"
+            ) from error
+        return StreamSplitter(
+            self._streams, lambda stream: self._set(folder, stream), removable=folder if made else None
+        )
+
+    def _set(self, folder: Path, stream: str) -> list[Sink]:
+        jsonl, csv, parquet = (folder / f"{self._names[stream]}{kind}" for kind in _FOLDER_KINDS)
+        return _all_or_none(
+            [
+                lambda: JsonlSink(jsonl, self._header, [stream]),
+                lambda: StreamSplitter([stream], lambda _: self._csvs(csv)),
+                lambda: self._parquet(parquet, [stream]),
+            ]
+        )
+
+    def _csvs(self, path: Path) -> list[Sink]:
+        paths = self._per_engine(path)
+        return _all_or_none(partial(CsvSink, *both) for both in zip(paths, self._engines, strict=True))
+
+    def _parquet(self, path: Path, streams: Sequence[str]) -> Sink:
+        try:
+            from pipeline.sinks.parquet import ParquetSink
+        except ImportError as error:
+            raise UsageError(
+                f"--out {path}: pyarrow cannot be used ({error}); install the versions of constraints.txt, "
+                "or choose .jsonl or .csv"
+            ) from error
+        return ParquetSink(path, self._header, self._engines, streams)
+
+    def _files(self, path: Path, kind: str) -> list[Path]:
+        """What will be written for `path`."""
+        if kind == "folder":
+            files = [path / f"{name}{suffix}" for name in self._names.values() for suffix in _FOLDER_KINDS]
+        elif kind in (".csv", ".mp4"):
+            files = [self._per_stream(path, stream) for stream in self._streams]
+        else:
+            files = [path]
+        return [
+            f for file in files for f in (self._per_engine(file) if file.suffix.lower() == ".csv" else [file])
+        ]
+
+    def _per_stream(self, path: Path, stream: str) -> Path:
+        return named(path, self._names[stream]) if len(self._streams) > 1 else path
+
+    def _per_engine(self, path: Path) -> list[Path]:
+        if len(self._engines) == 1:
+            return [path]
+        return [named(path, engine.name) for engine in self._engines]
+
+    def _claim(self, out: str, file: Path) -> None:
+        for path in (file, file.with_name(file.name + ".part")):
+            owner = self._claimed.setdefault(path.resolve(), out)
+            if owner is _SOURCE:
+                raise UsageError(
+                    f"--out {out}: {path} is one of the sources, and would be lost; choose another name"
+                )
+            if owner is not out:
+                raise UsageError(
+                    f"--out {out}: {path} is written by --out {owner} already; choose another name"
+                )
+        if file.exists() and not file.is_file():
+            raise UsageError(f"--out {out}: {file} is there and not a regular file; choose another name")

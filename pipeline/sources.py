@@ -1,0 +1,137 @@
+"""Sources: from what the command line names to streams of frames.
+
+A source is a file, every file of a glob, a photo, a network stream, a camera or the demo clip. All give
+upright BGR frames; frame numbers count decoded frames, and PTS is the container's own.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from pipeline.camera import CameraSource
+from pipeline.errors import SourceError, UsageError
+from pipeline.messages import Frame, Ledger, StreamInfo
+from pipeline.photo import PHOTO_SUFFIXES, PhotoSource
+from pipeline.video import NETWORK_SCHEMES, VideoSource, without_credentials
+
+
+@dataclass(frozen=True, slots=True)
+class SourceSpec:
+    """One stream to read: what to open and what to call it."""
+
+    uri: str
+    """A path, an address, `camera:N` or `demo`."""
+    stream: str
+    """Unique name in the run, without credentials."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file behind the stream, if it is one."""
+        return None if self.uri == "demo" or re.match(r"^(\w+)://|^camera:", self.uri) else Path(self.uri)
+
+
+class Source(Protocol):
+    """A stream that has been opened and has shown its first frame."""
+
+    info: StreamInfo
+
+    def frames(self, ledger: Ledger, epoch: int = 0, first_seq: int = 0) -> Iterator[Frame]:
+        """Decoded frames in presentation order; the ledger counts what is captured and dropped."""
+        ...
+
+    def close(self) -> None: ...
+
+
+def resolve_sources(sources: Sequence[str], cameras: Sequence[int]) -> list[SourceSpec]:
+    """Expand globs, check addresses and paths, and give every stream a unique name.
+
+    Raises:
+        UsageError: an address that cannot be a source, or no source at all.
+        SourceError: a path without a readable file.
+    """
+    uris = [uri for source in sources for uri in _expand(source)] + [f"camera:{n}" for n in cameras]
+    if not uris:
+        raise UsageError(
+            "no source: give --camera 0, --source FILE, --source rtsp://HOST/PATH or --source demo"
+        )
+    specs: list[SourceSpec] = []
+    names: set[str] = set()
+    for uri in uris:
+        base = _display_name(uri)
+        name, count = base, 2
+        while name in names:
+            name, count = f"{base}#{count}", count + 1
+        names.add(name)
+        specs.append(SourceSpec(uri, name))
+    return specs
+
+
+def _expand(source: str) -> list[str]:
+    if source == "demo":
+        return [source]
+    scheme = re.match(r"^([A-Za-z][\w+.-]*)://", source)
+    if scheme:
+        if scheme[1].lower() == "file":
+            return _expand(source[len(scheme[0]) :])
+        if scheme[1].lower() not in NETWORK_SCHEMES:
+            raise UsageError(
+                f"--source {without_credentials(source)}: {scheme[1]}:// is not read; expected a file, a "
+                "glob, rtsp://, http:// or https://"
+            )
+        if not urlsplit(source).hostname:
+            raise UsageError(
+                f"--source {source}: the address names no host; expected e.g. rtsp://192.168.1.20/stream"
+            )
+        return [source]
+    path = Path(source)
+    if path.is_dir():
+        raise SourceError(
+            f"{source}: is a directory; expected a file, or a glob such as '{source.rstrip('/')}/*.mp4'"
+        )
+    if not path.exists() and glob.has_magic(source):
+        found = sorted((p for p in glob.glob(source, recursive=True) if Path(p).is_file()), key=_natural)
+        if not found:
+            raise SourceError(f"{source}: no file matches; check the pattern, and quote it for the shell")
+        return found
+    if not path.exists():
+        raise SourceError(f"{source}: no such file; check the path")
+    if not path.is_file():
+        raise SourceError(f"{source}: not a regular file; cameras are given as --camera N")
+    if path.stat().st_size == 0:
+        raise SourceError(f"{source}: the file is empty; expected a video or a photo")
+    return [source]
+
+
+def _natural(path: str) -> list[tuple[int, int, str]]:
+    """frame2 before frame10."""
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path)]
+
+
+def _display_name(uri: str) -> str:
+    return without_credentials(uri) if "://" in uri else Path(uri).name
+
+
+def open_source(spec: SourceSpec, progress: Callable[[int, int], None] | None = None) -> Source:
+    """Open a source and see that it gives at least one frame.
+
+    Args:
+        progress: told (done, total) while the demo clip is rendered for the first time.
+
+    Raises:
+        SourceError: it cannot be opened, holds no video, or no frame of it can be decoded.
+    """
+    if spec.uri.startswith("camera:"):
+        return CameraSource(int(spec.uri.removeprefix("camera:")), spec.stream)
+    if spec.uri == "demo":
+        from train.synth.demo import ensure_clip
+
+        return VideoSource(str(ensure_clip(progress)), spec.stream)
+    if Path(spec.uri).suffix.lower() in PHOTO_SUFFIXES and "://" not in spec.uri:
+        return PhotoSource(Path(spec.uri), spec.stream)
+    return VideoSource(spec.uri, spec.stream)

@@ -1,0 +1,237 @@
+"""Who is who: faces followed from frame to frame under an id that is never handed to somebody else.
+
+How it is decided, for every kept frame:
+
+1. *Following.* Each face is looked for where it was. It is the same person if the mesh finds a face there
+   (presence ≥ 0.5) that has neither jumped nor changed size, and whose appearance resembles that of the frame
+   before or one of the person's kept appearances. A cut to somebody else at the same place fails the last
+   test.
+2. *Two meshes on one face.* When two tracks land on one face, it stays with the one whose kept appearances it
+   resembles more; the other is lost.
+3. *Returning.* A lost face keeps its id for one second. A newly detected face takes it up only where and as
+   large as the lost one could be by then, and only if it resembles the lost face's kept appearances clearly,
+   and clearly more than those of any other lost face.
+4. In every other case the face is somebody new: ids count up, and none is used twice in a stream.
+
+Doubt costs an id, never an identity. Appearance is the grey 32×32 five-point-aligned face with its local mean
+and contrast taken out, compared by cosine. On the footage in LOG.md (2026-11-21) one person's neighbouring
+frames stay above 0.68, hand in front of the face included; different people stay below 0.50 in 97 % of pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline import align, mesh
+from pipeline.mesh import Region
+
+PRESENCE_TO_FOLLOW = 0.5
+PRESENCE_TO_BEGIN = 0.9
+SAME_AS_BEFORE = 0.6
+SAME_PERSON = 0.62
+CLEARLY_MORE = 0.08
+LOST_AFTER_SECONDS = 1.0
+DETECT_EVERY = 8
+"""With a place free, new faces are looked for on every 8th kept frame; on every frame while nobody is in
+view or somebody has just been lost."""
+MIN_FACE_PX = 20.0
+_GALLERY = 6
+_JUMP = 0.6
+"""Farthest that a face moves from one kept frame to the next, in sides of its box."""
+
+
+class Observation(NamedTuple):
+    """One face in one frame."""
+
+    points: NDArray[np.float32]
+    """478×3, pixels of the frame."""
+    presence: float
+    aligned_bgr: NDArray[np.uint8]
+    """224×224×3, five-point aligned."""
+    appearance: NDArray[np.float32]
+    """1024 values, unit length."""
+
+    @property
+    def bbox_xyxy(self) -> tuple[float, float, float, float]:
+        low, high = self.points[:, :2].min(0), self.points[:, :2].max(0)
+        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
+@dataclass(eq=False)
+class Track:
+    """A person in view, or out of view for less than a second."""
+
+    face: int
+    seen: Observation
+    seen_pts_seconds: float
+    length: int = 1
+    """Kept frames since the track began, this one included."""
+    gallery: list[NDArray[np.float32]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.gallery = [self.seen.appearance]
+
+    def likeness(self, observation: Observation) -> float:
+        """Cosine to the most similar of the person's kept appearances."""
+        return float(max(kept @ observation.appearance for kept in self.gallery))
+
+    def see(self, observation: Observation, pts_seconds: float) -> None:
+        # A new look is kept when it differs from those kept; the first stays, the oldest other goes.
+        if self.likeness(observation) < 0.8:
+            self.gallery.append(observation.appearance)
+            if len(self.gallery) > _GALLERY:
+                del self.gallery[1]
+        self.seen, self.seen_pts_seconds = observation, pts_seconds
+        self.length += 1
+
+
+class FaceTracker:
+    """Finds up to `max_faces` people in each frame of one stream and says who they are."""
+
+    def __init__(self, max_faces: int) -> None:
+        self._max_faces = max_faces
+        self._detector = mesh.FaceDetector()
+        self._mesh = mesh.FaceMesh()
+        self._next_face = 0
+        self.reset()
+
+    def reset(self) -> None:
+        """Continuity ended (a new epoch): everybody is new. Ids go on counting."""
+        self._present: list[Track] = []
+        self._lost: list[Track] = []
+        self._frames = 0
+
+    def close(self) -> None:
+        self._detector.close()
+        self._mesh.close()
+
+    def update(self, image_bgr: NDArray[np.uint8], pts_seconds: float) -> list[Track]:
+        """The people in this frame (H×W×3 uint8), by id; each track's `seen` is this frame's observation."""
+        self._lost = [t for t in self._lost if pts_seconds - t.seen_pts_seconds <= LOST_AFTER_SECONDS]
+        self._follow(image_bgr, pts_seconds)
+        free = self._max_faces - len(self._present)
+        due = self._frames % DETECT_EVERY == 0 or not self._present or self._lost
+        if free > 0 and due:
+            self._find_new(image_bgr, pts_seconds, free)
+        self._frames += 1
+        self._present.sort(key=lambda track: track.face)
+        return list(self._present)
+
+    def _observe(self, image_bgr: NDArray[np.uint8], region: Region) -> Observation:
+        points, presence = self._mesh(image_bgr, region)
+        aligned = mesh.warp(image_bgr, align.five_point_transform(points), align.ALIGNED_PX)
+        return Observation(points, presence, aligned, appearance(aligned))
+
+    def _follow(self, image_bgr: NDArray[np.uint8], pts_seconds: float) -> None:
+        followed: list[tuple[Track, Observation]] = []
+        for track in self._present:
+            observation = self._observe(image_bgr, mesh.region_of(track.seen.points))
+            if _continues(track, observation):
+                followed.append((track, observation))
+            else:
+                self._lost.append(track)
+        # Best first, so that of two meshes on one face the one that resembles its person more stays.
+        followed.sort(key=lambda pair: -pair[0].likeness(pair[1]))
+        self._present = []
+        taken: list[Observation] = []
+        for track, observation in followed:
+            if any(_same_place(observation, other) for other in taken):
+                self._lost.append(track)
+            else:
+                taken.append(observation)
+                track.see(observation, pts_seconds)
+                self._present.append(track)
+
+    def _find_new(self, image_bgr: NDArray[np.uint8], pts_seconds: float, free: int) -> None:
+        taken = [track.seen for track in self._present]
+        for region in self._detector(image_bgr):
+            if free == 0:
+                return
+            if any(_inside(region.center_xy, seen) for seen in taken):
+                continue
+            # Twice: the second look starts from the first one's points, as every later frame will.
+            first = self._observe(image_bgr, region)
+            if first.presence < PRESENCE_TO_BEGIN:
+                continue
+            found = self._observe(image_bgr, mesh.region_of(first.points))
+            small = _side(found) < MIN_FACE_PX
+            if found.presence < PRESENCE_TO_BEGIN or small or any(_same_place(found, seen) for seen in taken):
+                continue
+            self._present.append(self._identify(found, pts_seconds))
+            taken.append(found)
+            free -= 1
+
+    def _identify(self, found: Observation, pts_seconds: float) -> Track:
+        ranked = sorted(self._lost, key=lambda track: -track.likeness(found))
+        if ranked:
+            best = ranked[0]
+            others = [track.likeness(found) for track in ranked[1:] + self._present]
+            clear = all(best.likeness(found) >= other + CLEARLY_MORE for other in others)
+            if best.likeness(found) >= SAME_PERSON and clear and _could_be_here(best, found, pts_seconds):
+                self._lost.remove(best)
+                best.see(found, pts_seconds)
+                return best
+        track = Track(self._next_face, found, pts_seconds)
+        self._next_face += 1
+        return track
+
+
+def appearance(aligned_bgr: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """1024 float32 of unit length that tell one aligned face (224×224×3) from another."""
+    middle = aligned_bgr[28:215, 37:187]
+    grey = cv2.cvtColor(cv2.resize(middle, (32, 32), interpolation=cv2.INTER_AREA), cv2.COLOR_BGR2GRAY)
+    values = grey.astype(np.float32)
+    centered = values - cv2.GaussianBlur(values, (0, 0), 4)
+    contrast = np.sqrt(cv2.GaussianBlur(centered * centered, (0, 0), 4)) + 4.0
+    flat = (centered / contrast).ravel()
+    flat -= flat.mean()
+    return flat / max(float(np.linalg.norm(flat)), 1e-6)
+
+
+def _continues(track: Track, observation: Observation) -> bool:
+    before = track.seen
+    size = _side(observation) / _side(before)
+    moved = np.hypot(*np.subtract(_center(observation), _center(before))) / _side(before)
+    if observation.presence < PRESENCE_TO_FOLLOW or not 0.6 <= size <= 1.7 or moved > _JUMP:
+        return False
+    alike = float(before.appearance @ observation.appearance)
+    return alike >= SAME_AS_BEFORE or track.likeness(observation) >= SAME_PERSON
+
+
+def _could_be_here(track: Track, found: Observation, pts_seconds: float) -> bool:
+    away = max(0.0, pts_seconds - track.seen_pts_seconds)
+    moved = np.hypot(*np.subtract(_center(found), _center(track.seen))) / _side(track.seen)
+    size = _side(found) / _side(track.seen)
+    return bool(moved <= _JUMP + 3.0 * away and 0.5 <= size <= 2.0)
+
+
+def _center(observation: Observation) -> tuple[float, float]:
+    x0, y0, x1, y1 = observation.bbox_xyxy
+    return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+def _side(observation: Observation) -> float:
+    x0, y0, x1, y1 = observation.bbox_xyxy
+    return max(float(np.sqrt((x1 - x0) * (y1 - y0))), 1.0)
+
+
+def _inside(center_xy: tuple[float, float], seen: Observation) -> bool:
+    x0, y0, x1, y1 = seen.bbox_xyxy
+    return x0 <= center_xy[0] <= x1 and y0 <= center_xy[1] <= y1
+
+
+def _same_place(one: Observation, other: Observation) -> bool:
+    """Boxes that share more than a third of their union: one face, not two."""
+    a, b = one.bbox_xyxy, other.bbox_xyxy
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return False
+    shared = width * height
+    areas: Sequence[float] = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return bool(shared > (sum(areas) - shared) / 3)

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Facial action units from a camera, an RTSP feed or a file: flags in, a run out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any, NoReturn
+
+# Said before MediaPipe and OpenVINO are loaded: their chatter is not the user's.
+os.environ.setdefault("GLOG_minloglevel", "2")
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from pipeline.config import RunConfig, read_toml
+from pipeline.errors import AustreamError, UsageError
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; --help shows the flags")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line. Flags left out stay out, so that a config file can fill them."""
+    p = _Parser(
+        prog="run_stream.py",
+        description="Facial action units from cameras, RTSP feeds, videos and photos.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    add = p.add_argument
+    add(
+        "--source",
+        action="append",
+        metavar="URI",
+        help="file, glob, photo, rtsp://, http(s):// or demo; repeatable",
+    )
+    add("--camera", action="append", type=int, metavar="N", help="camera number; repeatable")
+    add(
+        "--engine",
+        action="append",
+        metavar="NAME",
+        help="engine name or bundle folder; repeatable or comma-separated (default: cednn,satnet)",
+    )
+    add("--backend", help="auto, openvino or torch (default: auto)")
+    add("--precision", help="fp32 or fp16 (default: fp32)")
+    add(
+        "--neutral",
+        metavar="HOW",
+        help="auto, none, first:SECONDS, a photo, or a saved profile (default: auto)",
+    )
+    add(
+        "--save-neutral", metavar="FILE.npz", help="save the neutral of the face longest in view as a profile"
+    )
+    add(
+        "--no-exposure-compensation",
+        dest="exposure_compensation",
+        action="store_false",
+        help="compare with the neutral as it is (CEDNN's own protocol)",
+    )
+    add(
+        "--hop",
+        metavar="N",
+        help="a temporal engine gives an output every N frames (default: auto, 4 on a CPU)",
+    )
+    add("--max-faces", type=int, metavar="N", help="follow at most N faces (default: 4)")
+    add("--frames", type=int, metavar="N", help="stop each stream after N frames")
+    add("--duration", type=float, metavar="S", help="stop each stream after S seconds")
+    add("--loop", action="store_true", help="play files again and again")
+    add("--out", action="append", metavar="PATH", help=".jsonl, .csv, .parquet, .mp4 or a folder; repeatable")
+    add("--publish", metavar="ADDRESS", help="publish rows over ZeroMQ, e.g. tcp://127.0.0.1:5556")
+    add("--window", action="store_true", help="show the overlay in a window (q ends the run)")
+    add("--inline", action="store_true", help="run in one process (so far the only way)")
+    add("--config", metavar="FILE.toml", help="options from a file; flags win")
+    add("--check", action="store_true", help="check sources, engines and outputs, then stop")
+    return p
+
+
+def config_from(arguments: dict[str, Any]) -> RunConfig:
+    """The configuration that flags and config file make together."""
+    path = arguments.pop("config", None)
+    values = read_toml(Path(path)) if path else {}
+    if "engine" in arguments:
+        arguments["engine"] = [
+            name.strip() for item in arguments["engine"] for name in item.split(",") if name.strip()
+        ]
+    if "hop" in arguments:
+        arguments["hop"] = _hop(arguments["hop"])
+    return RunConfig.from_mapping({**values, **arguments}, f"--config {path}" if path else "command line")
+
+
+def _hop(text: str) -> int | None:
+    if text == "auto":
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        raise UsageError(f"--hop {text}: expected auto or a whole number from 1 up") from None
+
+
+class _Stop:
+    """A wish to end the run in order, from Ctrl-C or SIGTERM; a second one ends it at once."""
+
+    def __init__(self) -> None:
+        self.wish: str | None = None
+        self.exit_code = 0
+        signal.signal(signal.SIGINT, self._handle)
+        signal.signal(signal.SIGTERM, self._handle)
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if self.wish is not None:
+            raise KeyboardInterrupt
+        self.wish = "interrupted" if number == signal.SIGINT else "terminated"
+        self.exit_code = 128 + number
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    try:
+        arguments = vars(parser().parse_args(argv))
+        check = arguments.pop("check", False)
+        arguments.pop("inline", None)
+        stop = _Stop()
+        return _run(config_from(arguments), check, stop)
+    except AustreamError as error:
+        print(f"run_stream.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _run(config: RunConfig, check: bool, stop: _Stop) -> int:
+    from pipeline.inline import Run, unbalanced
+    from pipeline.progress import Progress
+
+    bars: dict[str, Progress] = {}
+
+    def rendering(done: int, total: int) -> None:
+        bars.setdefault("demo", Progress("rendering the demo clip", total)).step(done)
+
+    run = Run(config, stop=lambda: stop.wish, log=_say, rendering=rendering)
+    for bar in bars.values():
+        bar.close()
+    for info in run.infos:
+        length = f", {info.frames} frames" if info.frames else ""
+        _say(f"{info.stream}: {info.size_wh[0]}×{info.size_wh[1]}, {info.rate_hz:.3f} frames/s{length}")
+    for engine in run.engines:
+        spec = engine.spec
+        _say(f"{spec.name}: {spec.trained}, {engine.backend} {engine.precision} ({engine.reason})")
+    if check:
+        run.close()
+        _say("checked: sources, engines and outputs are in order")
+        return 0
+    progress: Progress | None = None
+    stream = None
+    began = time.monotonic()
+    try:
+        for frame, _ in run.frames():
+            if frame.stamp.stream != stream:
+                if progress:
+                    progress.close()
+                stream = frame.stamp.stream
+                total = next(info.frames for info in run.infos if info.stream == stream)
+                limits = [n for n in (total, config.frames) if n]
+                progress = Progress(stream, min(limits) if limits and not config.loop else config.frames)
+            if progress:
+                progress.step(run.ledgers[-1].delivered)
+    finally:
+        if progress:
+            progress.close()
+    seconds = time.monotonic() - began
+    for ledger in run.ledgers:
+        _say(ledger.summary())
+    delivered = sum(ledger.delivered for ledger in run.ledgers)
+    _say(f"{delivered} frames in {seconds:.1f} s: {delivered / max(seconds, 1e-9):.1f} frames/s")
+    for path in run.paths:
+        _say(f"wrote {path}")
+    if error := unbalanced(run.ledgers):
+        raise error
+    return stop.exit_code
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

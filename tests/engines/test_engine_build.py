@@ -1,0 +1,91 @@
+"""Compiling: parity with PyTorch eager for both default engines, and its refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from engines.backends.base import Backend, Session
+from engines.build import build, compare, parity_inputs
+from engines.bundle import resolve
+from engines.export import ExportedEngine
+from engines.runtime import Engine
+from engines.spec import EngineSpec
+from pipeline.errors import EngineError
+
+
+class Constant:
+    """A session that answers the same to everything."""
+
+    def __init__(self, value: float, n_aus: int = 13) -> None:
+        self.answer = np.full((1, n_aus), value, np.float32)
+
+    def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
+        assert crops.dtype == np.uint8
+        assert level_maps is None or level_maps.max() <= 5
+        return self.answer
+
+
+class WrongBackend(Backend):
+    """Compiles everything into 0.3."""
+
+    name = "wrong"
+    precisions = ("fp32",)
+
+    def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
+        """Nothing to write."""
+
+    def open(self, folder: Path, spec: EngineSpec, threads: int | None) -> Session:  # noqa: ARG002
+        return Constant(0.3)
+
+
+def test_cednn_on_openvino_is_the_network(cednn_openvino: Engine) -> None:
+    assert cednn_openvino.parity.max_abs < 1e-4
+    assert cednn_openvino.parity.decisions_changed == 0
+    assert cednn_openvino.parity.decisions == 5 * 13
+
+
+def test_satnet_on_openvino_is_the_network(satnet_openvino: Engine) -> None:
+    assert satnet_openvino.parity.max_abs < 1e-4
+    assert satnet_openvino.parity.decisions_changed == 0
+    assert satnet_openvino.parity.decisions == 5 * 13
+
+
+@pytest.mark.parametrize("name", ["cednn", "satnet"])
+def test_parity_inputs_are_seeded_and_varied(name: str) -> None:
+    spec = resolve(name).spec
+    once, again = dict(parity_inputs(spec)), dict(parity_inputs(spec))
+    assert list(once) == ["noise", "gradients", "more gradients", "black", "white"]
+    for kind, (crops, level_maps) in once.items():
+        assert crops.shape == spec.crops_shape(1)
+        assert crops.dtype == np.uint8
+        assert np.array_equal(crops, again[kind][0])
+        assert (level_maps is not None) == spec.level_map
+        if level_maps is not None:
+            assert np.array_equal(level_maps, again[kind][1])
+            assert set(np.unique(level_maps)) == set(range(6))
+    assert once["black"][0].max() == 0
+    assert once["white"][0].min() == 255
+    assert not np.array_equal(once["gradients"][0], once["more gradients"][0])
+    if spec.window > 1:  # frames differ, or the order of a window would not be checked
+        assert not np.array_equal(once["gradients"][0][0, 0], once["gradients"][0][0, 1])
+
+
+def test_compare_counts() -> None:
+    spec = resolve("cednn").spec
+    parity = compare(Constant(0.75), Constant(0.25), spec, "fp32")
+    assert (parity.max_abs, parity.mean_abs) == (0.5, 0.5)
+    assert (parity.decisions_changed, parity.decisions) == (65, 65)
+    assert compare(Constant(0.75), Constant(0.625), spec, "fp32").decisions_changed == 0
+    assert compare(Constant(0.5), Constant(0.49), spec, "fp32").decisions_changed == 65
+    assert compare(Constant(float("nan")), Constant(0.5), spec, "fp32").max_abs > 1e300
+
+
+def test_another_result_is_refused_with_figures(tmp_path: Path) -> None:
+    with pytest.raises(
+        EngineError, match=r"cednn \(wrong, fp32\).*max \d\.\de.*tolerance 1e-04.*of 65"
+    ) as error:
+        build(resolve("cednn"), WrongBackend(), "fp32", tmp_path)
+    assert "\n" not in str(error.value)

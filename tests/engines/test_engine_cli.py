@@ -1,0 +1,83 @@
+"""`python -m engines`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engines.__main__ import main, table
+from engines.runtime import Engine
+
+
+def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["list", "--json", str(tmp_path / "list.json")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["engine", "cednn", "satnet"]
+    written = json.loads((tmp_path / "list.json").read_text())
+    assert [row["engine"] for row in written["rows"]] == ["cednn", "satnet"]
+    assert written["machine"]
+
+
+@pytest.mark.parametrize(("network", "agreeing", "row"), [("cednn", 13, "dense L2M9"), ("satnet", 2, "tnet")])
+def test_params(capsys: pytest.CaptureFixture[str], network: str, agreeing: int, row: str) -> None:
+    assert main(["params", network]) == 0
+    out = capsys.readouterr().out
+    rows = [line for line in out.split("\n\n")[0].splitlines()[1:] if line.endswith("agrees")]
+    assert len(rows) == agreeing
+    assert "DIFFERS" not in out
+    assert row in out
+
+
+@pytest.mark.usefixtures("cednn_openvino")
+def test_build_parity_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["build", "cednn"]) == 0
+    said = capsys.readouterr()
+    assert "parity with PyTorch eager: max" in said.out
+    assert "compiling" not in said.err  # it was compiled already
+    assert main(["parity", "cednn", "--json", str(tmp_path / "parity.json")]) == 0
+    assert json.loads((tmp_path / "parity.json").read_text())["rows"][0]["max_abs"] < 1e-4
+    assert main(["profile", "cednn", "--runs", "2", "--json", str(tmp_path / "profile.json")]) == 0
+    rows = json.loads((tmp_path / "profile.json").read_text())["rows"]
+    assert [row["backend"] for row in rows] == ["torch", "openvino"]
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["build", "nobody"], 2, "engines: unknown engine 'nobody': expected cednn or satnet"),
+        (["build", "cednn", "--backend", "tpu"], 2, "engines: unknown backend 'tpu'"),
+        (["build", "cednn", "--precision", "int3"], 2, "engines: unknown precision 'int3'"),
+        (["profile", "cednn", "--runs", "0"], 2, "engines: --runs: expected 1 or more"),
+        (["build", "."], 1, "engines: .: expected a bundle"),
+        (["list", "--json", "/nowhere/x.json"], 1, "engines: --json /nowhere/x.json: cannot write it"),
+    ],
+)
+def test_mistakes_are_one_line(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], code: int, message: str
+) -> None:
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert error.startswith(message)
+    assert error.count("\n") == 1
+
+
+def test_as_a_program(cednn_openvino: Engine) -> None:
+    done = subprocess.run([sys.executable, "-m", "engines", "build", "cednn"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert str(cednn_openvino.folder) in done.stdout
+    done = subprocess.run([sys.executable, "-m", "engines", "params", "vgg"], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_table_aligns() -> None:
+    assert table(("a", "number"), [("xyz", "1.5"), ("x", "–")]).splitlines() == [
+        "a    number",
+        "xyz     1.5",
+        "x         –",
+    ]

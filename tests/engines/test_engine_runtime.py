@@ -1,0 +1,205 @@
+"""Engines as the pipeline uses them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from engines import backends
+from engines.backends import choose
+from engines.bundle import resolve
+from engines.runtime import Engine, load_engine
+from engines.weights import load_network, save_bundle
+from pipeline.errors import EngineError, UsageError
+
+
+@pytest.fixture(scope="module")
+def cednn_torch() -> Engine:
+    return load_engine("cednn", "torch")
+
+
+def faces(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
+    coarse = rng.integers(0, 256, (count, 14, 14, 3), dtype=np.uint8)
+    levels = rng.integers(0, 6, (count, 14, 14), dtype=np.uint8)
+    return coarse.repeat(16, 1).repeat(16, 2), levels.repeat(16, 1).repeat(16, 2)
+
+
+def test_preprocessing_is_in_the_graph(cednn_openvino: Engine, rng: np.random.Generator) -> None:
+    """BGR bytes against a network fed by hand with RGB from 0 to 1."""
+    crops, levels = faces(rng, 2)
+    rgb = crops[..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
+    with torch.inference_mode():
+        logits = (
+            load_network(resolve("cednn"))(torch.from_numpy(rgb), torch.from_numpy(levels)).double().numpy()
+        )
+    np.testing.assert_allclose(cednn_openvino.run(crops, levels), 1 / (1 + np.exp(-logits)), atol=1e-4)
+
+
+def test_satnets_preprocessing_is_imagenets(satnet_openvino: Engine, rng: np.random.Generator) -> None:
+    frames, _ = faces(rng, 16)
+    rgb = frames[..., ::-1].astype(np.float64) / 255
+    normal = (rgb - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    images = torch.from_numpy(normal.transpose(0, 3, 1, 2)[None].astype(np.float32))
+    with torch.inference_mode():
+        logits = load_network(resolve("satnet"))(images).double().numpy()
+    got = satnet_openvino.run(frames[None])
+    assert got.shape == (1, 13)
+    assert got.dtype == np.float32
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), atol=1e-4)
+
+
+def test_company_does_not_matter(
+    cednn_openvino: Engine, cednn_torch: Engine, rng: np.random.Generator
+) -> None:
+    crops, levels = faces(rng, 3)
+    together = cednn_openvino.run(crops, levels)
+    alone = np.concatenate([cednn_openvino.run(crops[i : i + 1], levels[i : i + 1]) for i in range(3)])
+    assert np.array_equal(together, alone)
+    assert np.ptp(together, axis=0).max() > 0.01
+    np.testing.assert_allclose(cednn_torch.run(crops, levels), together, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cednn_openvino", "cednn_torch"])
+def test_read_only_and_strided_crops(
+    request: pytest.FixtureRequest, name: str, rng: np.random.Generator
+) -> None:
+    engine: Engine = request.getfixturevalue(name)
+    crops, levels = faces(rng, 2)
+    expected = engine.run(crops[::-1].copy(), levels[::-1].copy())
+    crops.flags.writeable = levels.flags.writeable = False
+    np.testing.assert_allclose(engine.run(crops[::-1], levels[::-1]), expected, atol=1e-6)
+
+
+def test_no_faces(cednn_openvino: Engine, satnet_openvino: Engine) -> None:
+    none = cednn_openvino.run(np.empty((0, 224, 224, 3), np.uint8), np.empty((0, 224, 224), np.uint8))
+    assert none.shape == (0, 13)
+    assert none.dtype == np.float32
+    assert satnet_openvino.run(np.empty((0, 16, 224, 224, 3), np.uint8)).shape == (0, 13)
+
+
+CROPS = np.zeros((1, 224, 224, 3), np.uint8)
+LEVELS = np.zeros((1, 224, 224), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("crops", "levels", "message"),
+    [
+        (CROPS.astype(np.float32), LEVELS, r"crops: expected uint8 \(B, 224, 224, 3\), got float32"),
+        (CROPS[:, :200], LEVELS, r"crops: expected .*, got uint8 \(1, 200, 224, 3\)"),
+        (CROPS[0], LEVELS, "crops: expected"),
+        (CROPS.tolist(), LEVELS, "crops: expected .*, got list"),
+        (CROPS, None, "expected level_maps beside the crops"),
+        (CROPS, LEVELS[0], "level_maps: expected uint8"),
+        (CROPS, LEVELS.astype(bool), "level_maps: expected uint8 .*, got bool"),
+        (CROPS, np.zeros((2, 224, 224), np.uint8), "level_maps: expected"),
+        (CROPS, LEVELS + 255, "level_maps: expected 0 to 5, got 255"),
+    ],
+)
+def test_wrong_inputs(cednn_openvino: Engine, crops: object, levels: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        cednn_openvino.run(crops, levels)
+
+
+def test_level_maps_for_an_engine_without(satnet_openvino: Engine) -> None:
+    with pytest.raises(UsageError, match="expected no level_maps"):
+        satnet_openvino.run(np.zeros((1, 16, 224, 224, 3), np.uint8), LEVELS)
+    with pytest.raises(UsageError, match=r"\(B, 16, 224, 224, 3\)"):
+        satnet_openvino.run(CROPS)
+
+
+def test_auto_takes_the_best_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    name, reason = choose("auto")
+    assert name == "openvino"
+    assert "openvino" in reason
+
+    def without(*missing: str) -> Callable[[str], str | None]:
+        return lambda package: None if package in missing else "1.0"
+
+    monkeypatch.setattr(backends, "installed_version", without("openvino"))
+    name, reason = choose("auto")
+    assert name == "torch"
+    assert "openvino not installed" in reason
+    with pytest.raises(EngineError, match="pip install openvino"):
+        load_engine("cednn", "openvino")
+    monkeypatch.setattr(backends, "installed_version", without("openvino", "torch"))
+    with pytest.raises(EngineError, match="no backend is installed"):
+        choose("auto")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backend": "tpu"}, "unknown backend 'tpu': expected auto or openvino or torch"),
+        ({"precision": "fp8"}, "unknown precision 'fp8': expected fp32 or fp16"),
+        ({"backend": "torch", "precision": "fp16"}, "backend torch computes in fp32"),
+        ({"threads": 0}, "threads: expected 1 or more"),
+    ],
+)
+def test_wrong_options(options: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_engine("cednn", **options)
+
+
+def test_one_thread_gives_the_same(cednn_openvino: Engine, rng: np.random.Generator) -> None:
+    crops, levels = faces(rng, 1)
+    single = load_engine("cednn", "openvino", threads=1)
+    np.testing.assert_allclose(single.run(crops, levels), cednn_openvino.run(crops, levels), atol=1e-5)
+
+
+def test_fp16_halves_the_file(cednn_openvino: Engine, rng: np.random.Generator) -> None:
+    half = load_engine("cednn", "openvino", "fp16")
+    sizes = [(engine.folder / "model.bin").stat().st_size for engine in (half, cednn_openvino)]
+    assert 0.45 < sizes[0] / sizes[1] < 0.55
+    assert 0 < half.parity.max_abs < 2e-2
+    crops, levels = faces(rng, 1)
+    np.testing.assert_allclose(half.run(crops, levels), cednn_openvino.run(crops, levels), atol=2e-2)
+
+
+def test_a_warm_cache_needs_no_torch(cednn_openvino: Engine) -> None:
+    code = """
+import json, sys
+import numpy as np
+from engines.runtime import load_engine
+engine = load_engine("cednn", "auto")
+out = engine.run(np.zeros((1, 224, 224, 3), np.uint8), np.zeros((1, 224, 224), np.uint8))
+print(json.dumps({"torch": "torch" in sys.modules, "backend": engine.backend, "out": out[0].tolist()}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    said = json.loads(done.stdout)
+    assert said["torch"] is False
+    assert said["backend"] == "openvino"
+    assert done.stderr == ""
+    np.testing.assert_allclose(said["out"], cednn_openvino.run(CROPS, LEVELS)[0], atol=1e-6)
+
+
+def test_a_damaged_compiled_engine_is_rebuilt(cednn_torch: Engine, rng: np.random.Generator) -> None:
+    crops, levels = faces(rng, 1)
+    before = cednn_torch.run(crops, levels)
+    (cednn_torch.folder / "weights.safetensors").write_bytes(b"junk")
+    lines: list[str] = []
+    again = load_engine("cednn", "torch", log=lines.append)
+    assert any("damaged (weights.safetensors was changed)" in line for line in lines)
+    assert np.array_equal(again.run(crops, levels), before)
+
+
+def test_a_trained_bundle_from_a_folder(tmp_path: Path) -> None:
+    """Its weights count, and a file exchanged behind a warm cache is noticed."""
+    spec = resolve("cednn").spec
+    network = load_network(resolve("cednn"))
+    with torch.no_grad():
+        network.fc.weight.zero_()
+        network.fc.bias.copy_(torch.linspace(-3, 3, 13))
+    bundle = save_bundle(tmp_path / "mine", spec, network.state_dict())
+    engine = load_engine(bundle.folder, "torch", log=lambda _line: None)
+    expected = 1 / (1 + np.exp(-np.linspace(-3, 3, 13)))
+    np.testing.assert_allclose(engine.run(CROPS, LEVELS)[0], expected, atol=1e-6)
+    bundle.weights_path.write_bytes(b"other")
+    with pytest.raises(EngineError, match="SHA-256"):
+        load_engine(bundle.folder, "torch")

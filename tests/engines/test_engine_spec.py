@@ -1,0 +1,44 @@
+"""EngineSpec refuses what contradicts itself."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from engines.bundle import resolve
+from engines.spec import CropSpec
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "My Engine"}, "name: expected lower-case"),
+        ({"name": "../x"}, "name: expected lower-case"),
+        ({"thresholds": (0.5,)}, "thresholds: expected 13"),
+        ({"thresholds": (float("nan"),) * 13}, "between 0 and 1"),
+        ({"aus": ("AU01",) * 13}, "distinct"),
+        ({"aus": ("AU1",), "thresholds": (0.5,)}, "names like AU01"),
+        ({"window": 0}, "window"),
+        ({"rate_hz": 0.0}, "rate_hz"),
+        ({"rate_hz": float("nan")}, "rate_hz"),
+        ({"provenance": {}}, "provenance"),
+    ],
+)
+def test_contradictions_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(resolve("cednn").spec, **changes)
+
+
+def test_a_crop_has_a_kind_and_a_size() -> None:
+    with pytest.raises(ValueError, match="five_point, box"):
+        CropSpec("square", 224)
+    with pytest.raises(ValueError, match="size_px"):
+        CropSpec("box", 0)
+
+
+def test_shapes() -> None:
+    cednn, satnet = resolve("cednn").spec, resolve("satnet").spec
+    assert cednn.crops_shape(2) == (2, 224, 224, 3)
+    assert cednn.level_maps_shape(2) == (2, 224, 224)
+    assert satnet.crops_shape(2) == (2, 16, 224, 224, 3)
