@@ -29,6 +29,8 @@ REST_LIMITS: dict[str, tuple[float, float, float]] = {
 }
 """Least, average and most of each measure on a face at rest, in `Geometry`'s units (LOG.md, 2026-11-21)."""
 REST_POSE_DEG = 15.0
+_POSE_SCALE_DEG = 8.0
+"""A head turned so far is as far from rest as a measure at its limit: a turn misaligns the whole face."""
 REST_BLUR = 0.85
 REST_SYMMETRY = 0.5
 
@@ -68,7 +70,7 @@ def rest_distance(geometry: Geometry, pose: HeadPose, quality: Quality) -> float
         return None
     if quality.blur > REST_BLUR or quality.symmetry < REST_SYMMETRY:
         return None
-    distance = (pose.yaw / REST_POSE_DEG) ** 2 + (pose.pitch / REST_POSE_DEG) ** 2
+    distance = (pose.yaw / _POSE_SCALE_DEG) ** 2 + (pose.pitch / _POSE_SCALE_DEG) ** 2
     for name, (least, average, most) in REST_LIMITS.items():
         value = getattr(geometry, name)
         if not least <= value <= most:

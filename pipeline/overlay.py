@@ -396,7 +396,8 @@ def _place(
         return faces + 2 * sum(_overlap(rect, panel) for panel in panels)
 
     def cost(rect: Rect) -> int:
-        away = 4 * max(0, _gap(rect, box) - 2 * margin)
+        # Slack, so that a panel need not follow every movement of its face.
+        away = 4 * max(0, _gap(rect, box) - 4 * margin)
         # Next to somebody else's face it would seem to be theirs.
         away += sum(
             4 * margin for i, face in enumerate(boxes) if i != own and _gap(rect, face) <= _gap(rect, box)
@@ -637,7 +638,7 @@ def _mask(text: str, size_px: int) -> Image8:
     return np.asarray(mask, np.uint8)
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=256)
 def _sprite(text: str, size_px: int, colour: Colour) -> tuple[Image8, Image8]:
     """A piece of text as H×W×3 of ink and H×W×3 of what shines through: picture · through / 255 + ink."""
     alpha = np.repeat(_mask(text, size_px)[..., None], 3, axis=2)

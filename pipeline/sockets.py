@@ -85,9 +85,9 @@ class Publisher:
         bound = check_address(address)
         self._ipc: Path | None = None
         self._context = zmq.Context()
-        # XPUB hands subscriptions to the sender; VERBOSE all of them, not only the first of a topic.
+        # MANUAL: a subscription counts from `joined` on, so that what is sent next is the first that arrives.
         self._socket = self._context.socket(zmq.XPUB)
-        self._socket.setsockopt(zmq.XPUB_VERBOSE, 1)
+        self._socket.setsockopt(zmq.XPUB_MANUAL, 1)
         self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.IPV6, int("[" in bound))
@@ -110,14 +110,16 @@ class Publisher:
             self._socket.send(message.encode(), zmq.NOBLOCK)
 
     def joined(self) -> bool:
-        """Whether somebody has subscribed since the last call."""
+        """Lets in who has subscribed since the last call; whether there was anybody."""
         anybody = False
         while True:
             try:
                 notice = self._socket.recv(zmq.NOBLOCK)
             except zmq.Again:
                 return anybody
-            anybody |= notice[:1] == b"\x01"  # 1: subscribes, 0: leaves
+            subscribes, topic = notice[:1] == b"\x01", notice[1:]
+            self._socket.setsockopt(zmq.SUBSCRIBE if subscribes else zmq.UNSUBSCRIBE, topic)
+            anybody |= subscribes
 
     def close(self, linger_ms: int = LINGER_MS) -> None:
         """Gives the last messages `linger_ms` to leave, then lets go of the address."""

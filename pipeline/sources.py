@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from pipeline.camera import CameraSource
 from pipeline.errors import SourceError, UsageError
 from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.photo import PHOTO_SUFFIXES, PhotoSource
-from pipeline.video import NETWORK_SCHEMES, VideoSource, without_credentials
+from pipeline.video import NETWORK_SCHEMES, VideoSource, printable, without_credentials
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,46 +75,61 @@ def resolve_sources(sources: Sequence[str], cameras: Sequence[int]) -> list[Sour
 def _expand(source: str) -> list[str]:
     if source == "demo":
         return [source]
-    scheme = re.match(r"^([A-Za-z][\w+.-]*)://", source)
-    if scheme:
-        if scheme[1].lower() == "file":
-            return _expand(source[len(scheme[0]) :])
-        if scheme[1].lower() not in NETWORK_SCHEMES:
-            raise UsageError(
-                f"--source {without_credentials(source)}: {scheme[1]}:// is not read; expected a file, a "
-                "glob, rtsp://, http:// or https://"
-            )
-        if not urlsplit(source).hostname:
-            raise UsageError(
-                f"--source {source}: the address names no host; expected e.g. rtsp://192.168.1.20/stream"
-            )
-        return [source]
-    path = Path(source)
-    if path.is_dir():
-        raise SourceError(
-            f"{source}: is a directory; expected a file, or a glob such as '{source.rstrip('/')}/*.mp4'"
+    scheme, colon, rest = source.partition("://")
+    if not colon or not re.fullmatch(r"[A-Za-z][\w+.-]*", scheme):
+        return _files(source)
+    if scheme.lower() == "file":
+        return _files(unquote(rest.removeprefix("localhost")))
+    if scheme.lower() not in NETWORK_SCHEMES:
+        raise UsageError(
+            f"--source {without_credentials(source)}: {scheme}:// is not read; expected a file, a glob, "
+            "rtsp://, http:// or https://"
         )
-    if not path.exists() and glob.has_magic(source):
-        found = sorted((p for p in glob.glob(source, recursive=True) if Path(p).is_file()), key=_natural)
-        if not found:
-            raise SourceError(f"{source}: no file matches; check the pattern, and quote it for the shell")
-        return found
-    if not path.exists():
-        raise SourceError(f"{source}: no such file; check the path")
-    if not path.is_file():
-        raise SourceError(f"{source}: not a regular file; cameras are given as --camera N")
-    if path.stat().st_size == 0:
-        raise SourceError(f"{source}: the file is empty; expected a video or a photo")
-    return [source]
+    if not _names_a_host(source):
+        raise UsageError(
+            f"--source {without_credentials(source)}: the address names no host, or a port that is none; "
+            "expected e.g. rtsp://192.168.1.20:554/stream"
+        )
+    return [f"{scheme.lower()}://{rest}"]
+
+
+def _names_a_host(address: str) -> bool:
+    try:
+        parts = urlsplit(address)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _files(source: str) -> list[str]:
+    try:
+        path, shown = Path(source), printable(source)
+        if path.is_dir():
+            pattern = shown.rstrip("/") + "/*.mp4"
+            raise SourceError(f"{shown}: is a directory; expected a file, or a glob such as '{pattern}'")
+        if not path.exists() and glob.has_magic(source):
+            found = sorted((p for p in glob.glob(source, recursive=True) if Path(p).is_file()), key=_natural)
+            if not found:
+                raise SourceError(f"{shown}: no file matches; check the pattern, and quote it for the shell")
+            return [file for match in found for file in _files(match)]
+        if not path.exists():
+            raise SourceError(f"{shown}: no such file; check the path")
+        if not path.is_file():
+            raise SourceError(f"{shown}: not a regular file; cameras are given as --camera N")
+        if path.stat().st_size == 0:
+            raise SourceError(f"{shown}: the file is empty; expected a video or a photo")
+    except OSError as error:
+        raise SourceError(f"{shown}: cannot be opened ({error.strerror}); check the path") from None
+    return [f"./{source}" if source.startswith("camera:") or source == "demo" else source]
 
 
 def _natural(path: str) -> list[tuple[int, int, str]]:
     """frame2 before frame10."""
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d+)", path)]
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", path)]
 
 
 def _display_name(uri: str) -> str:
-    return without_credentials(uri) if "://" in uri else Path(uri).name
+    return without_credentials(uri) if "://" in uri else printable(Path(uri).name)
 
 
 def open_source(spec: SourceSpec, progress: Callable[[int, int], None] | None = None) -> Source:

@@ -1,23 +1,36 @@
 """Video files and network streams through PyAV.
 
 Rotation, odd sizes, grey and 10-bit pictures become upright 8-bit BGR. PTS is the container's own, untouched,
-and only estimated (and counted in the ledger) where a frame has none. Packets that do not decode are counted
-and passed over.
+and only estimated (and counted in the ledger) where a frame has none.
+
+Damage. A packet that does not decode is passed over and counted. What the decoder gives after it is predicted
+from a picture that is not there: smeared faces that no flag tells from real ones. So from damage on (a packet
+that fails or that the container calls corrupt, a stretch that the demuxer jumped over, a frame that the
+decoder patched up) every frame up to the next key frame is counted and dropped, for at most
+`_LONGEST_DAMAGE_SECONDS`: a stream that refreshes bit by bit has no key frames.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
+import re
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from urllib.parse import urlsplit, urlunsplit
 
 import av
 import av.error
 import av.logging
+import cv2
 import numpy as np
 from av.container import InputContainer
+from av.packet import Packet
+from av.sidedata.sidedata import SideData
 from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -31,20 +44,48 @@ OPEN_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 10.0
 _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file counts as unreadable."""
+_MAX_PIXELS = 1 << 26
+"""8192×8192: more than any camera gives; a damaged or hostile header can claim a thousand times that."""
+_LONGEST_DAMAGE_SECONDS = 10.0
+_END_TOLERANCE_SECONDS = 0.5
+_JUMP_BYTES = 1024
+"""Matroska puts some 30 bytes between blocks; a longer stretch that no packet covers was not understood."""
+_AVI_CHUNK_HEADER_BYTES = 8
+_HELD_FRAMES = 8
+"""First frames that wait for the first PTS; a stream without any must not wait for ever."""
+_UNSPECIFIED = 2
+"""AVCOL_SPC_UNSPECIFIED"""
 
 av.logging.set_level(None)  # FFmpeg's own chatter; what matters comes back as an error or is counted
 
 
 def without_credentials(uri: str) -> str:
     """An address as it may be shown and written: user, password and query values are taken out."""
+    uri = printable(uri)
+    if "://" not in uri:
+        return uri
     try:
         parts = urlsplit(uri)
         host = parts.hostname or ""
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         return uri.split("://", 1)[0] + "://…"
+    if parts.scheme and "@" in parts.path + parts.query + parts.fragment:
+        return f"{parts.scheme}://…"  # a password with a / ? or # in it: where it ends cannot be told
     host = f"[{host}]" if ":" in host else host
     return urlunsplit((parts.scheme, host + port, parts.path, "…" if parts.query else "", ""))
+
+
+def printable(text: str) -> str:
+    """A name as it can be printed in one line and written as UTF-8, whatever bytes the file system holds."""
+    return "".join(c if c.isprintable() else "�" for c in text)
+
+
+@dataclass(slots=True)
+class _Picture:
+    frame: VideoFrame
+    reason: str | None
+    """Why it is dropped; None for one that is fine."""
 
 
 class VideoSource:
@@ -52,67 +93,72 @@ class VideoSource:
 
     def __init__(self, uri: str, stream: str) -> None:
         self._uri = uri
-        self._shown = without_credentials(uri) if "://" in uri else uri
+        self._scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
+        self._shown = without_credentials(uri)
+        self._reformatter = VideoReformatter()
         self._container = self._open()
         try:
             self._stream = self._video_stream()
             self._check_complete()
             self._counted = Ledger(stream)  # what peeking for the first frame met
-            self._frames = self._decode()
-            self._first = next(self._frames, None)
+            self._pictures = self._decode()
+            self._first = next(self._pictures, None)
             if self._first is None:
                 raise SourceError(
                     f"{self._shown}: not one frame can be decoded; the file is damaged or holds no pictures"
                 )
+            height, width = self._upright_bgr(self._first.frame).shape[:2]
         except BaseException:
             self._container.close()
             raise
-        width, height = self._first.width, self._first.height
-        if _turns(self._first) % 2:
-            width, height = height, width
-        live = self._container.duration is None and urlsplit(uri).scheme in NETWORK_SCHEMES
-        frames = self._stream.frames or None
-        self.info = StreamInfo(
-            stream, (width, height), _rate_hz(self._stream), None if live else frames, live
-        )
+        live = self._scheme in LIVE_SCHEMES or bool(self._scheme and self._container.duration is None)
+        frames = None if live else self._stream.frames or None
+        self.info = StreamInfo(stream, (width, height), _rate_hz(self._stream), frames, live)
 
     def close(self) -> None:
-        self._frames.close()
+        self._pictures.close()
         self._container.close()
 
     def frames(self, ledger: Ledger, epoch: int = 0, first_seq: int = 0) -> Iterator[Frame]:
         ledger.undecodable_packets += self._counted.undecodable_packets
         self._counted = ledger
-        seq, size = first_seq, None
-        for frame, pts_seconds in self._with_pts(ledger):
+        seq, size, ends_at = first_seq, None, None
+        for picture, pts_seconds in self._with_pts(ledger):
             monotonic, wall = time.monotonic(), time.time()
             ledger.captured += 1
-            if frame.is_corrupt:
-                ledger.drop("capture", "corrupt")
-                seq += 1
-                continue
-            if size not in (None, (frame.width, frame.height)):
-                epoch += 1
-            size = (frame.width, frame.height)
-            yield Frame(
-                Stamp(self.info.stream, epoch, seq, pts_seconds, monotonic, wall), _upright_bgr(frame)
-            )
+            frame = picture.frame
+            ends_at = pts_seconds + float((frame.duration or 0) * (frame.time_base or 0))
+            if picture.reason:
+                ledger.drop("capture", picture.reason)
+            else:
+                image = self._upright_bgr(frame)
+                if size not in (None, image.shape):
+                    epoch += 1
+                size = image.shape
+                yield Frame(Stamp(self.info.stream, epoch, seq, pts_seconds, monotonic, wall), image)
             seq += 1
+        self._check_end(ledger, ends_at)
 
     def _open(self) -> InputContainer:
-        network = urlsplit(self._uri).scheme in NETWORK_SCHEMES
-        options = {"rtsp_transport": "tcp"} if urlsplit(self._uri).scheme in LIVE_SCHEMES else {}
-        timeout = (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS) if network else None
+        options = {"max_pixels": str(_MAX_PIXELS)}
+        if self._scheme in LIVE_SCHEMES:
+            options["rtsp_transport"] = "tcp"
+        timeout = (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS) if self._scheme else None
         try:
-            return av.open(self._uri, options=options, timeout=timeout)
+            # "file:" keeps FFmpeg from taking a colon in a file's name for a protocol.
+            return av.open(
+                self._uri if self._scheme else f"file:{self._uri}", options=options, timeout=timeout
+            )
         except (av.error.FFmpegError, OSError, ValueError) as error:
-            raise SourceError(self._why_not(error, network)) from None
+            raise SourceError(self._why_not(error)) from None
 
-    def _why_not(self, error: Exception, network: bool) -> str:
-        reason = getattr(error, "strerror", None) or type(error).__name__
+    def _why_not(self, error: Exception) -> str:
+        reason = _reason(error)
         if isinstance(error, av.error.ExitError):
             reason = f"no answer within {OPEN_TIMEOUT_SECONDS:g} s"
-        if network:
+        if self._scheme and isinstance(error, av.error.InvalidDataError):
+            return f"{self._shown}: what the server sends is not a video that can be opened ({reason})"
+        if self._scheme:
             return f"{self._shown}: cannot be reached ({reason}); check the address and that the server runs"
         if isinstance(error, PermissionError):
             return f"{self._shown}: may not be read; check its permissions"
@@ -125,20 +171,26 @@ class VideoSource:
         # A text file passes for terminal art, an album cover for a film.
         if self._container.format.name == "tty":
             raise SourceError(f"{self._shown}: a text file, not a video")
-        for stream in self._container.streams.video:
-            if not stream.disposition & av.stream.Disposition.attached_pic:
-                # Frame threads would hold frames back: fine for a file, latency for a live stream.
-                live = self._container.duration is None and "://" in self._uri
-                stream.thread_type = "SLICE" if live else "AUTO"
+        kinds = set()
+        for stream in self._container.streams:
+            if not isinstance(stream, VideoStream):
+                kinds.add(str(stream.type))
+            elif stream.disposition & av.stream.Disposition.attached_pic:
+                kinds.add("cover picture")
+            elif stream.codec_context is None:
+                kinds.add("video in a format that FFmpeg does not decode")
+            else:
+                # Frame threads would hold frames back and blur which packet failed; the pictures after it
+                # depend on that. Slices cost a third of the speed on one video of one slice a frame.
+                stream.thread_type = "SLICE"
+                stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
                 return stream
-        kinds = sorted({str(s.type) for s in self._container.streams}) or ["none"]
-        raise SourceError(
-            f"{self._shown}: no video stream in it (streams: {', '.join(kinds)}); expected a video"
-        )
+        found = ", ".join(sorted(kinds)) or "none"
+        raise SourceError(f"{self._shown}: no video stream in it (streams: {found}); expected a video")
 
     def _check_complete(self) -> None:
         """An MP4 whose index stands in front opens even when its pictures are cut off."""
-        if "mp4" not in self._container.format.name or "://" in self._uri:
+        if "mp4" not in self._container.format.name or self._scheme:
             return
         entries = self._stream.index_entries
         size = self._container.size
@@ -150,74 +202,274 @@ class VideoSource:
                 "keep what is there with: ffmpeg -i FILE -c copy WHOLE.mp4"
             )
 
-    def _decode(self) -> Generator[VideoFrame, None, None]:
-        """Frames as the decoder gives them; packets that do not decode are counted and passed over."""
-        bad = 0
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                packet = next(packets)
-                frames = packet.decode()
-                bad = 0
-            except (StopIteration, av.error.EOFError):
-                return
-            except (av.error.InvalidDataError, av.error.UndefinedError, av.error.PatchWelcomeError):
-                self._counted.undecodable_packets += 1
-                bad += 1
-                if bad >= _MAX_BAD_READS:
-                    return
-                packets = self._container.demux(self._stream)
-                continue
-            except (av.error.FFmpegError, OSError) as error:
-                reason = getattr(error, "strerror", None) or type(error).__name__
-                raise SourceError(
-                    f"{self._shown}: reading failed ({reason}); check the connection or the disk"
-                ) from None
-            yield from (frame for frame in frames if isinstance(frame, VideoFrame))
+    def _check_end(self, ledger: Ledger, ended_at: float | None) -> None:
+        """Say so where the pictures end before the container says they do."""
+        stated = self._stated_end()
+        missing = 0.0 if stated is None or ended_at is None else stated - ended_at
+        early = missing > max(_END_TOLERANCE_SECONDS, 2.0 / self.info.rate_hz)
+        if self._scheme in LIVE_SCHEMES and (early or stated is None):
+            raise SourceError(f"{self._shown}: the server closed the connection; check that it still runs")
+        if early:
+            ledger.ended = f"end of file, {missing:.1f} s before its stated end: cut short or damaged"
 
-    def _with_pts(self, ledger: Ledger) -> Iterator[tuple[VideoFrame, float]]:
-        """Frames with their PTS in seconds. One without PTS gets its neighbour's and the nominal interval."""
+    def _stated_end(self) -> float | None:
+        """Seconds at which the video ends, where the container says and FFmpeg did not see it in the data."""
+        name, stream, duration = self._container.format.name, self._stream, self._container.duration
+        if "matroska" in name or self._scheme in LIVE_SCHEMES:
+            ends = _clock_seconds(
+                stream.metadata.get("DURATION", "")
+            )  # the video's; the file's may be longer
+            return ends or (None if duration is None else duration / av.time_base)
+        if name == "avi" or "mp4" in name:
+            if stream.duration is None or stream.time_base is None:
+                return None
+            return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        return None
+
+    def _decode(self) -> Generator[_Picture, None, None]:
+        """Pictures as the decoder gives them; packets that do not decode are counted and passed over."""
+        damage = _Damage()
+        packets = pictures = failed = 0
+        interlaced = False
+        for packet in self._packets(damage):
+            if packet is not None:
+                packets += _shows_a_picture(packet, self._stream.codec.name)
+                if packet.is_corrupt:
+                    damage.begins(packet.pts, includes_it=True)
+            try:
+                frames = self._stream.decode(packet)
+            except av.error.EOFError:
+                break
+            except av.error.FFmpegError:
+                failed += 1
+                self._counted.undecodable_packets += 1
+                damage.begins(None if packet is None else packet.pts)
+                continue
+            for frame in frames:
+                pictures += 1
+                interlaced |= bool(frame.interlaced_frame)
+                frame.time_base = self._stream.time_base  # unset on the last ones, which have no packet
+                yield _Picture(frame, damage.reason_to_drop(frame))
+        # Some fail without a word: those that follow a lost key frame, for one. (Interlaced: a field each.)
+        if not interlaced:
+            self._counted.undecodable_packets += max(0, packets - pictures - failed)
+
+    def _packets(self, damage: _Damage) -> Iterator[Packet | None]:
+        """Packets of the video and, last, None: flush."""
+        layout = None if self._scheme else _layout(self._container, self._stream)
+        # Of a Matroska file all streams, for only together do their packets cover its bytes.
+        streams = list(self._container.streams) if isinstance(layout, _Matroska) else [self._stream]
+        bad = 0
+        while bad < _MAX_BAD_READS:
+            try:
+                for packet in self._container.demux(*streams):
+                    bad = 0
+                    if not packet.size:
+                        continue  # AVI's "as before"; to the decoder it would mean the end
+                    lost = layout.packets_lost_before(packet) if layout else 0
+                    if lost:
+                        self._counted.undecodable_packets += lost
+                        damage.begins(packet.pts)
+                    if packet.stream_index == self._stream.index:
+                        yield packet
+                break
+            except av.error.EOFError:
+                break
+            except (av.error.InvalidDataError, av.error.UndefinedError, av.error.PatchWelcomeError):
+                bad += 1
+                self._counted.undecodable_packets += 1
+                damage.begins(None)
+            except (av.error.FFmpegError, OSError) as error:
+                raise SourceError(
+                    f"{self._shown}: reading failed ({_reason(error)}); check the connection or the disk"
+                ) from None
+        yield None
+
+    def _with_pts(self, ledger: Ledger) -> Iterator[tuple[_Picture, float]]:
+        """Pictures with their PTS in seconds; one without gets its neighbour's and the nominal interval."""
         interval = 1.0 / self.info.rate_hz
         last: float | None = None
-        held: list[VideoFrame] = []
-        frame = self._first
-        while frame is not None:
-            if frame.pts is None and last is None and len(held) < 8:
-                held.append(frame)  # the first frames of an RTSP stream: the next PTS tells
-            else:
-                if frame.pts is not None:
-                    pts = float(frame.pts * (frame.time_base or Fraction(1)))
-                else:
-                    pts = interval * len(held) if last is None else last + interval
-                    ledger.estimated_pts += 1
-                yield from self._release(held, pts, ledger)
-                yield frame, pts
-                last = pts
-            frame = next(self._frames, None)
+        held: list[_Picture] = []
+        clock = _Clock()
+        first, self._first = self._first, None
+        for picture in itertools.chain([first] if first else [], self._pictures):
+            pts = clock.seconds(picture.frame)
+            if pts is None and last is None and len(held) < _HELD_FRAMES:
+                held.append(picture)  # the first frames of an RTSP stream: the next PTS tells
+                continue
+            if pts is None or clock.guesses:
+                ledger.estimated_pts += 1
+            if pts is None:
+                pts = interval * len(held) if last is None else last + interval
+            yield from self._release(held, pts, ledger)
+            yield picture, pts
+            last = pts
         yield from self._release(held, interval * len(held), ledger)
 
     def _release(
-        self, held: list[VideoFrame], next_pts: float, ledger: Ledger
-    ) -> Iterator[tuple[VideoFrame, float]]:
+        self, held: list[_Picture], next_pts: float, ledger: Ledger
+    ) -> Iterator[tuple[_Picture, float]]:
         count = len(held)
-        for i, frame in enumerate(held):
+        for i, picture in enumerate(held):
             ledger.estimated_pts += 1
-            yield frame, next_pts - (count - i) / self.info.rate_hz
+            yield picture, next_pts - (count - i) / self.info.rate_hz
         held.clear()
+
+    def _upright_bgr(self, frame: VideoFrame) -> NDArray[np.uint8]:
+        # Without a note, HD means BT.709 to every player; FFmpeg's converter takes BT.601 for any size.
+        hd = frame.width >= 1280 or frame.height > 576
+        untold = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
+        source = Colorspace.ITU709 if hd and untold else None
+        bgr = self._reformatter.reformat(frame, format="bgr24", src_colorspace=source)
+        return _turned(np.asarray(bgr.to_ndarray(), np.uint8), frame)
+
+
+class _Damage:
+    """Whether what the decoder gives can be trusted."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        """PTS in seconds of the first frame dropped for the damage; None while there is none."""
+        self._active = False
+        self._first_good: int | None = None
+        """The least PTS, in the stream's time base, of a key frame that ends the damage; None: any."""
+
+    def begins(self, pts: int | None, includes_it: bool = False) -> None:
+        """Here something is lost; `includes_it`: the frame with this PTS may come and is not whole."""
+        self._active, self._since = True, None
+        self._first_good = None if pts is None else pts + includes_it
+
+    def reason_to_drop(self, frame: VideoFrame) -> str | None:
+        if frame.is_corrupt:
+            self.begins(frame.pts, includes_it=True)
+            return "corrupt"
+        if not self._active:
+            return None
+        early = self._first_good is not None and frame.pts is not None and frame.pts < self._first_good
+        now = frame.time
+        if self._since is None:
+            self._since = now
+        lasted = 0.0 if now is None or self._since is None else now - self._since
+        if (frame.key_frame and not early) or lasted > _LONGEST_DAMAGE_SECONDS:
+            self._active = False
+            return None
+        return "after damage"
+
+
+class _Clock:
+    """The PTS of a frame, or its DTS where that is the better clock.
+
+    FFmpeg's own rule (`guess_correct_pts`): AVI and old MP4s number packets in the order they are decoded in,
+    so that with B-frames their PTS goes back and forth; then DTS, which the decoder hands on, is right.
+    """
+
+    def __init__(self) -> None:
+        self._last_pts = self._last_dts = -math.inf
+        self._faulty_pts = self._faulty_dts = 0
+        self.guesses = False
+        """Whether the last answer was a DTS."""
+
+    def seconds(self, frame: VideoFrame) -> float | None:
+        pts, dts = frame.pts, frame.dts
+        if dts is not None:
+            self._faulty_dts += dts <= self._last_dts
+            self._last_dts = dts
+        if pts is not None:
+            self._faulty_pts += pts <= self._last_pts
+            self._last_pts = pts
+        trusts_pts = pts is not None and (self._faulty_pts <= self._faulty_dts or dts is None)
+        self.guesses = not trusts_pts and dts is not None
+        ticks = pts if trusts_pts else dts
+        return None if ticks is None else float(ticks * (frame.time_base or Fraction(1)))
+
+
+class _Matroska:
+    """Finds the stretches that FFmpeg's Matroska reader jumps over without a word, to the next cluster."""
+
+    def __init__(self) -> None:
+        self._position = -1
+        self._end: int | None = None
+
+    def packets_lost_before(self, packet: Packet) -> int:
+        """1 where bytes before this packet belong to none; how many packets they held is not known."""
+        if packet.pos is None or packet.pos < 0:
+            return 0
+        jumped = self._end is not None and packet.pos - self._end > _JUMP_BYTES
+        # Laced packets share a position; a block's additions (an alpha channel) follow it.
+        begin = self._end if packet.pos == self._position and self._end is not None else packet.pos
+        self._end = begin + packet.size
+        if packet.has_sidedata("matroska_block_additional"):
+            self._end = None
+        self._position = packet.pos
+        return int(jumped)
+
+
+class _Avi:
+    """AVI's times are the numbers of the pictures; after a jump its reader is wrong, the index is not."""
+
+    def __init__(self, stream: VideoStream) -> None:
+        entries = stream.index_entries
+        self._stream_index = stream.index
+        self._numbers = {e.pos: e.timestamp for e in (entries[i] for i in range(len(entries)))}
+        self._shift = 0
+
+    def packets_lost_before(self, packet: Packet) -> int:
+        """How many; the packet's times are set right."""
+        if packet.stream_index != self._stream_index or packet.dts is None or packet.pos is None:
+            return 0
+        number = self._numbers.get(packet.pos - _AVI_CHUNK_HEADER_BYTES)
+        lost = 0 if number is None else max(0, number - packet.dts - self._shift)
+        self._shift += lost
+        if self._shift:
+            packet.dts += self._shift
+            packet.pts = None if packet.pts is None else packet.pts + self._shift
+        return lost
+
+
+def _layout(container: InputContainer, stream: VideoStream) -> _Matroska | _Avi | None:
+    if "matroska" in container.format.name:
+        return _Matroska()
+    return _Avi(stream) if container.format.name == "avi" else None
+
+
+def _shows_a_picture(packet: Packet, codec: str) -> bool:
+    """Not what an edit list hides, nor VP8's reference frames that are only predicted from."""
+    if packet.is_discard:
+        return False
+    return codec not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & 0x10)
 
 
 def _rate_hz(stream: VideoStream) -> float:
-    for rate in (stream.average_rate, stream.guessed_rate, stream.base_rate):
-        if rate and 1.0 <= float(rate) <= 240.0:
+    # The average is measured; the others are guesses that may be a clock's rate.
+    for rate, highest in (
+        (stream.average_rate, 1000.0),
+        (stream.guessed_rate, 240.0),
+        (stream.base_rate, 240.0),
+    ):
+        if rate and 0.1 <= float(rate) <= highest:
             return float(rate)
     return DEFAULT_RATE_HZ
 
 
-def _turns(frame: VideoFrame) -> int:
-    """Quarter turns counter-clockwise that make the frame upright."""
-    return round(frame.rotation / 90) % 4
+def _clock_seconds(text: str) -> float | None:
+    """Seconds of Matroska's `HH:MM:SS.fraction`."""
+    found = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", text)
+    return 3600 * int(found[1]) + 60 * int(found[2]) + float(found[3]) if found else None
 
 
-def _upright_bgr(frame: VideoFrame) -> NDArray[np.uint8]:
-    image = frame.to_ndarray(format="bgr24")
-    return np.ascontiguousarray(np.rot90(image, _turns(frame)))
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or type(error).__name__
+
+
+def _turned(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
+    """As the container's display matrix says: quarter turns and mirrorings, all eight of EXIF."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if not isinstance(matrix, SideData):
+        return np.ascontiguousarray(image)
+    # x' = ax + cy, y' = bx + dy, in 16.16 fixed point
+    a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
+    if abs(int(b)) > abs(int(a)):
+        image, a, d = cv2.transpose(image), c, b
+    if a < 0 or d < 0:
+        image = cv2.flip(image, -1 if a < 0 and d < 0 else 1 if a < 0 else 0)
+    return np.ascontiguousarray(image)

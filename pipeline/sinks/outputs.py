@@ -190,14 +190,14 @@ class _Builder:
 
     def _claim(self, out: str, file: Path) -> None:
         for path in (file, file.with_name(file.name + ".part")):
-            owner = self._claimed.setdefault(path.resolve(), out)
-            if owner is _SOURCE:
+            owner = self._claimed.get(path.resolve())
+            if owner == _SOURCE:
                 raise UsageError(
                     f"--out {out}: {path} is one of the sources, and would be lost; choose another name"
                 )
-            if owner is not out:
-                raise UsageError(
-                    f"--out {out}: {path} is written by --out {owner} already; choose another name"
-                )
+            if owner is not None:
+                twice = "named twice" if owner == out else f"written by --out {owner} already"
+                raise UsageError(f"--out {out}: {path} is {twice}; choose another name")
+            self._claimed[path.resolve()] = out
         if file.exists() and not file.is_file():
             raise UsageError(f"--out {out}: {file} is there and not a regular file; choose another name")

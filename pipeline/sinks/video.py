@@ -40,7 +40,8 @@ class Timeline:
     """
 
     def __init__(self, rate_hz: float, live: bool) -> None:
-        self.interval = max(1, round(TICKS_PER_SECOND / (rate_hz if rate_hz > 0 else 25.0)))
+        # Sources without a rate say 0, NaN or nonsense.
+        self.interval = round(TICKS_PER_SECOND / (rate_hz if 0.1 <= rate_hz <= 1000.0 else 25.0))
         """The nominal frame interval in ticks."""
         self._from_zero = live
         self._offset = 0

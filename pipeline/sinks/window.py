@@ -46,7 +46,7 @@ class WindowSink:
             return
         stream = frame.stamp.stream
         title = f"austream · {stream}"
-        if title in self._shown and cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) < 1:
+        if title in self._shown and not _visible(title):
             self._close()
             return
         height, width = frame.image_bgr.shape[:2]
@@ -82,6 +82,13 @@ class WindowSink:
             self._shown.clear()
             with suppress(cv2.error):
                 cv2.destroyAllWindows()
+
+
+def _visible(title: str) -> bool:
+    try:
+        return cv2.getWindowProperty(title, cv2.WND_PROP_VISIBLE) >= 1
+    except cv2.error:  # the last window is gone
+        return False
 
 
 def check_display() -> None:

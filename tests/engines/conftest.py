@@ -1,9 +1,9 @@
-"""One cache of compiled engines for the whole session, so that a network is converted once."""
+"""Engines loaded once for the session."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +11,6 @@ import pytest
 
 from engines.bundle import BUNDLED
 from engines.runtime import Engine, load_engine
-
-
-@pytest.fixture(scope="session", autouse=True)
-def engine_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """AUSTREAM_CACHE_DIR, empty at first."""
-    folder = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AUSTREAM_CACHE_DIR", str(folder))
-        yield folder
 
 
 @pytest.fixture(scope="session")

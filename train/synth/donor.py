@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from mediapipe.python.solutions import face_mesh
 from mediapipe.python.solutions.face_mesh_connections import FACEMESH_TESSELATION
 from numpy.typing import NDArray
 from scipy.spatial import Delaunay
 from skimage.data import astronaut
 
 from pipeline.errors import RunError
+from pipeline.mesh import FaceDetector, FaceMesh, region_of
 from train.synth import landmarks as lm
 
 SIZE_WH = (640, 480)
@@ -89,13 +89,17 @@ def load_donor() -> Donor:
 
 def find_mesh(picture_bgr: NDArray[np.uint8]) -> NDArray[np.float64]:
     """(468, 3) float64 mesh points in pixels; RunError when the picture shows no face."""
-    height, width = picture_bgr.shape[:2]
-    with face_mesh.FaceMesh(static_image_mode=True, refine_landmarks=True, max_num_faces=1) as finder:
-        found = finder.process(np.ascontiguousarray(picture_bgr[..., ::-1])).multi_face_landmarks
-    if not found:
-        raise RunError("no face in the donor's picture; expected one frontal portrait")
-    points = np.array([(p.x, p.y, p.z) for p in found[0].landmark[:MESH_POINTS]], dtype=np.float64)
-    return points * (width, height, width)
+    detector, finder = FaceDetector(), FaceMesh()
+    try:
+        regions = detector(picture_bgr)
+        if not regions:
+            raise RunError("no face in the donor's picture; expected one frontal portrait")
+        points, _ = finder(picture_bgr, regions[0])
+        points, _ = finder(picture_bgr, region_of(points))
+    finally:
+        detector.close()
+        finder.close()
+    return points[:MESH_POINTS].astype(np.float64)
 
 
 def make_donor(picture_bgr: NDArray[np.uint8], mesh_px: NDArray[np.float64]) -> Donor:

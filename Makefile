@@ -1,0 +1,39 @@
+# make demo    sets everything up, runs the chain on the demo clip and checks what it saw
+# make test    sets everything up, then style, types and tests
+# make setup   .venv with the pinned dependencies; does nothing when that is current
+
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+  "$$p" -c 'import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))' 2>/dev/null && echo "$$p" && break; \
+  done)
+BIN := .venv/bin
+DEMO := build/demo
+
+.PHONY: setup test check demo clean
+
+setup: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "austream needs Python 3.11 or 3.12: install one, or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv || { echo "no virtual environment could be made: on Debian, apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing the pinned dependencies into .venv (a few minutes the first time)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@$(BIN)/python -c 'import cv2' || { echo "OpenCV lacks a system library: on Debian, apt-get install libgl1 libglib2.0-0" >&2; exit 1; }
+	@touch $@
+
+test: setup check
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+demo: setup
+	@mkdir -p $(DEMO)
+	$(BIN)/python run_stream.py --source demo --out $(DEMO)/results.jsonl --out $(DEMO)/overlay.mp4
+	@$(BIN)/python -m bench demo $(DEMO)/results.jsonl --plot $(DEMO)/check.png
+	@echo "overlay video: $(CURDIR)/$(DEMO)/overlay.mp4"
+	@echo "result rows:   $(CURDIR)/$(DEMO)/results.jsonl"
+
+clean:
+	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

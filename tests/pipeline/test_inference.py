@@ -1,0 +1,120 @@
+"""The infer stage with a stand-in for the engines: who is asked what, when, and what the ledger says."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from engines.spec import CropSpec, EngineSpec
+from pipeline.inference import InferStage
+from pipeline.messages import FaceCrop, Geometry, HeadPose, Ledger, Quality, Stamp
+
+
+class CountingEngine:
+    """Answers with the mean of the pixels it gets, so that a mix-up of faces or frames shows."""
+
+    def __init__(self, name: str, window: int, level_map: bool) -> None:
+        self.spec = EngineSpec(
+            name=name,
+            network="cednn",
+            variant={},
+            crop=CropSpec("box", 224) if window > 1 else CropSpec("five_point", 224),
+            level_map=level_map,
+            window=window,
+            rate_hz=25.0 if window > 1 else None,
+            aus=("AU01", "AU12"),
+            thresholds=(0.5, 0.2),
+            provenance={"trained": "test"},
+        )
+        self.asked: list[tuple[tuple[int, ...], bool]] = []
+
+    def run(self, crops: np.ndarray, level_maps: np.ndarray | None = None) -> np.ndarray:
+        self.asked.append((crops.shape, level_maps is not None))
+        means = crops.reshape(len(crops), -1).mean(1) / 255
+        return np.stack([means, means], axis=1).astype(np.float32)
+
+
+def crop_of(face: int, value: int, track_index: int) -> FaceCrop:
+    picture = np.full((224, 224, 3), value, np.uint8)
+    return FaceCrop(
+        face=face,
+        track_index=track_index,
+        bbox_xyxy=(0.0, 0.0, 10.0, 10.0),
+        confidence=1.0,
+        landmarks_px=np.zeros((478, 3), np.float32),
+        pose=HeadPose(0, 0, 0),
+        quality=Quality(10, 0, 1, True),
+        geometry=Geometry(0.3, 0, 0.5, 0, 0.2, 0.3, 0.7),
+        neutral="none",
+        exposure_gain=1.0,
+        exposure_offset=0.0,
+        crops_bgr={"five_point_224": picture, "box_224": picture},
+        level_map=np.zeros((224, 224), np.uint8),
+        level_shares=None,
+    )
+
+
+def stamp_of(seq: int) -> Stamp:
+    return Stamp("clip", 0, seq, seq / 25, 0.0, 0.0)
+
+
+def test_each_face_gets_its_own_probabilities_and_active_aus() -> None:
+    engine = CountingEngine("one", 1, True)
+    results = InferStage([engine], 25.0, 1)(stamp_of(0), [crop_of(3, 102, 0), crop_of(7, 204, 0)], 1, Ledger("clip"))
+    assert [r.crop.face for r in results] == [3, 7]
+    assert results[0].aus == {"one": {"AU01": pytest.approx(0.4), "AU12": pytest.approx(0.4)}}
+    assert results[0].active == {"one": ("AU12",)}
+    assert results[1].active == {"one": ("AU01", "AU12")}
+    assert engine.asked == [((2, 224, 224, 3), True)]
+
+
+def test_a_frame_without_a_face_is_one_result_and_counted() -> None:
+    ledger = Ledger("clip")
+    engine = CountingEngine("one", 1, False)
+    (result,) = InferStage([engine], 25.0, 1)(stamp_of(0), [], 1, ledger)
+    assert result.crop is None
+    assert result.row()["face"] is None
+    assert ledger.without_face == 1
+    assert engine.asked == []
+
+
+def test_the_temporal_engine_answers_on_the_hop_and_the_ledger_counts_the_rest() -> None:
+    engine = CountingEngine("slow", 16, False)
+    stage, ledger = InferStage([engine], 25.0, 4), Ledger("clip")
+    states = []
+    for i in range(32):
+        (result,) = stage(stamp_of(i), [crop_of(0, i, i)], 1, ledger)
+        states.append(result.window.state)
+        if result.window.state == "ready":
+            assert result.aus["slow"]["AU01"] == pytest.approx(np.mean(range(i - 15, i + 1)) / 255, rel=1e-5)
+        else:
+            assert "slow" not in result.aus
+    assert states == ["warming"] * 15 + ["ready", "off_hop", "off_hop", "off_hop"] * 4 + ["ready"]
+    assert ledger.skipped_inferences == {"warming": 15, "off_hop": 12}
+
+
+def test_a_face_that_misses_a_frame_starts_its_window_anew_and_others_go_on() -> None:
+    engine = CountingEngine("slow", 16, False)
+    stage, ledger = InferStage([engine], 25.0, 1), Ledger("clip")
+    for i in range(20):
+        crops = [crop_of(0, 10, i)] + ([] if i == 10 else [crop_of(1, 200, i - (i > 10))])
+        results = stage(stamp_of(i), crops, 1, ledger)
+    assert [r.window.state for r in results] == ["ready", "warming"]
+
+
+def test_frame_rate_60_takes_every_second_frame() -> None:
+    engine = CountingEngine("slow", 16, False)
+    stage, ledger = InferStage([engine], 60.0, 1), Ledger("clip")
+    for i in range(31):
+        (result,) = stage(stamp_of(i), [crop_of(0, i, i)], 1, ledger)
+    assert result.window.every == 2
+    assert result.window.state == "ready"
+    assert result.aus["slow"]["AU01"] == pytest.approx(np.mean(range(0, 31, 2)) / 255, rel=1e-5)
+
+
+def test_an_engine_that_reads_the_level_map_needs_one() -> None:
+    stage = InferStage([CountingEngine("one", 1, True)], 25.0, 1)
+    with pytest.raises(ValueError, match="level_map: expected one"):
+        stage(stamp_of(0), [replace(crop_of(0, 1, 0), level_map=None)], 1, Ledger("clip"))
