@@ -37,6 +37,8 @@ SAME_AS_BEFORE = 0.6
 SAME_PERSON = 0.62
 CLEARLY_MORE = 0.08
 LOST_AFTER_SECONDS = 1.0
+SETTLED = 0.95
+_LOOKS = 4
 DETECT_EVERY = 8
 """With a place free, new faces are looked for on every 8th kept frame; on every frame while nobody is in
 view or somebody has just been lost."""
@@ -155,17 +157,25 @@ class FaceTracker:
                 return
             if any(_inside(region.center_xy, seen) for seen in taken):
                 continue
-            # Twice: the second look starts from the first one's points, as every later frame will.
-            first = self._observe(image_bgr, region)
-            if first.presence < PRESENCE_TO_BEGIN:
-                continue
-            found = self._observe(image_bgr, mesh.region_of(first.points))
-            small = _side(found) < MIN_FACE_PX
-            if found.presence < PRESENCE_TO_BEGIN or small or any(_same_place(found, seen) for seen in taken):
+            found = self._settle(image_bgr, region)
+            if found is None or _side(found) < MIN_FACE_PX or any(_same_place(found, seen) for seen in taken):
                 continue
             self._present.append(self._identify(found, pts_seconds))
             taken.append(found)
             free -= 1
+
+    def _settle(self, image_bgr: NDArray[np.uint8], region: Region) -> Observation | None:
+        """The face near a region: looked at again and again, from where it was found, until it stays.
+
+        A face in clear view is found again in the same place; one that is half covered or half outside of the
+        picture, or a pattern that resembles a face, is found elsewhere by each look.
+        """
+        found = self._observe(image_bgr, region)
+        for _ in range(_LOOKS - 1):
+            before, found = found, self._observe(image_bgr, mesh.region_of(found.points))
+            if found.presence >= PRESENCE_TO_BEGIN and before.appearance @ found.appearance >= SETTLED:
+                return found
+        return None
 
     def _identify(self, found: Observation, pts_seconds: float) -> Track:
         ranked = sorted(self._lost, key=lambda track: -track.likeness(found))

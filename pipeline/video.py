@@ -13,12 +13,10 @@ decoder patched up) every frame up to the next key frame is counted and dropped,
 from __future__ import annotations
 
 import itertools
-import math
 import re
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
 from urllib.parse import urlsplit, urlunsplit
 
 import av
@@ -220,10 +218,10 @@ class VideoSource:
                 stream.metadata.get("DURATION", "")
             )  # the video's; the file's may be longer
             return ends or (None if duration is None else duration / av.time_base)
-        if name == "avi" or "mp4" in name:
-            if stream.duration is None or stream.time_base is None:
-                return None
-            return float(((stream.start_time or 0) + stream.duration) * stream.time_base)
+        if (name == "avi" or "mp4" in name) and stream.duration is not None and stream.time_base is not None:
+            # Of an AVI that was cut off FFmpeg halves the duration, but not the number in the header.
+            ticks = max(stream.duration, stream.frames) if name == "avi" else stream.duration
+            return float(((stream.start_time or 0) + ticks) * stream.time_base)
         return None
 
     def _decode(self) -> Generator[_Picture, None, None]:
@@ -290,16 +288,18 @@ class VideoSource:
         interval = 1.0 / self.info.rate_hz
         last: float | None = None
         held: list[_Picture] = []
-        clock = _Clock()
+        avi = self._container.format.name == "avi"
         first, self._first = self._first, None
         for picture in itertools.chain([first] if first else [], self._pictures):
-            pts = clock.seconds(picture.frame)
+            # AVI numbers pictures in the order they are decoded in; what the decoder hands on as DTS is their
+            # order of presentation.
+            ticks = picture.frame.dts if avi else picture.frame.pts
+            pts = None if ticks is None else float(ticks * (picture.frame.time_base or 1))
             if pts is None and last is None and len(held) < _HELD_FRAMES:
                 held.append(picture)  # the first frames of an RTSP stream: the next PTS tells
                 continue
-            if pts is None or clock.guesses:
-                ledger.estimated_pts += 1
             if pts is None:
+                ledger.estimated_pts += not avi  # the last ones of an AVI are just counted on
                 pts = interval * len(held) if last is None else last + interval
             yield from self._release(held, pts, ledger)
             yield picture, pts
@@ -354,33 +354,6 @@ class _Damage:
             self._active = False
             return None
         return "after damage"
-
-
-class _Clock:
-    """The PTS of a frame, or its DTS where that is the better clock.
-
-    FFmpeg's own rule (`guess_correct_pts`): AVI and old MP4s number packets in the order they are decoded in,
-    so that with B-frames their PTS goes back and forth; then DTS, which the decoder hands on, is right.
-    """
-
-    def __init__(self) -> None:
-        self._last_pts = self._last_dts = -math.inf
-        self._faulty_pts = self._faulty_dts = 0
-        self.guesses = False
-        """Whether the last answer was a DTS."""
-
-    def seconds(self, frame: VideoFrame) -> float | None:
-        pts, dts = frame.pts, frame.dts
-        if dts is not None:
-            self._faulty_dts += dts <= self._last_dts
-            self._last_dts = dts
-        if pts is not None:
-            self._faulty_pts += pts <= self._last_pts
-            self._last_pts = pts
-        trusts_pts = pts is not None and (self._faulty_pts <= self._faulty_dts or dts is None)
-        self.guesses = not trusts_pts and dts is not None
-        ticks = pts if trusts_pts else dts
-        return None if ticks is None else float(ticks * (frame.time_base or Fraction(1)))
 
 
 class _Matroska:

@@ -40,7 +40,9 @@ def under(*parts: str) -> list[Path]:
 def test_engines_know_of_the_pipeline_only_its_errors() -> None:
     allowed = {"pipeline.errors"}
     names = {n for p in under("engines") for n in imports(p) if n.startswith("pipeline")}
-    assert {n for n in names if n not in allowed and not n.startswith("pipeline.errors.") and n != "pipeline"} == set()
+    assert {
+        n for n in names if n not in allowed and not n.startswith("pipeline.errors.") and n != "pipeline"
+    } == set()
 
 
 def test_nothing_below_imports_train_but_the_demo_source() -> None:
@@ -63,7 +65,9 @@ def test_nothing_can_unpickle() -> None:
     assert "torch.load(" not in text
 
 
-@pytest.mark.parametrize("module", ["pipeline.sources", "pipeline.faces", "pipeline.inline", "engines.runtime"])
+@pytest.mark.parametrize(
+    "module", ["pipeline.sources", "pipeline.faces", "pipeline.inline", "engines.runtime"]
+)
 def test_the_streaming_path_starts_without_torch(module: str) -> None:
     code = f"import sys, {module}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -21,7 +21,9 @@ def test_similarity_is_the_least_squares_one(source: np.ndarray, target: np.ndar
     # The same problem as a linear one: (x, y) ↦ (p·x − q·y + s, q·x + p·y + t).
     rows = [[x, -y, 1, 0] for x, y in source] + [[y, x, 0, 1] for x, y in source]
     p, q, s, t = np.linalg.lstsq(np.array(rows), np.concatenate([target[:, 0], target[:, 1]]), rcond=None)[0]
-    np.testing.assert_allclose(align.similarity(source, target), [[p, -q, s], [q, p, t]], atol=1e-5, rtol=1e-6)
+    np.testing.assert_allclose(
+        align.similarity(source, target), [[p, -q, s], [q, p, t]], atol=1e-5, rtol=1e-6
+    )
 
 
 def test_similarity_of_one_point_is_refused() -> None:
@@ -36,7 +38,10 @@ def frontal_face(size: int = 224) -> np.ndarray:
     angles = np.linspace(np.pi, 0, len(mesh.JAW))
     points[list(mesh.JAW), 0] = size * (0.5 + 0.33 * np.cos(angles))
     points[list(mesh.JAW), 1] = size * (0.42 + 0.42 * np.sin(angles))
-    for brow, xs in ((mesh.BROW_RIGHT, (0.24, 0.28, 0.33, 0.38, 0.44)), (mesh.BROW_LEFT, (0.56, 0.62, 0.67, 0.72, 0.76))):
+    for brow, xs in (
+        (mesh.BROW_RIGHT, (0.24, 0.28, 0.33, 0.38, 0.44)),
+        (mesh.BROW_LEFT, (0.56, 0.62, 0.67, 0.72, 0.76)),
+    ):
         points[list(brow), 0] = size * np.array(xs)
         points[list(brow), 1] = size * 0.28
     points[mesh.NOSE_ROOT, :2] = size * 0.5, size * 0.33
@@ -77,7 +82,7 @@ def test_the_mask_rises_between_the_brows() -> None:
 
 
 def test_a_face_partly_outside_the_crop_gives_a_mask_without_complaint() -> None:
-    xy = frontal_face()[:, :2].astype(np.float64) + [150, -120]
+    xy = frontal_face()[:, :2].astype(np.float64) + np.array([150, -120])
     mask = align.face_mask(xy)
     assert 0 < (mask > 0).mean() < 0.2
 

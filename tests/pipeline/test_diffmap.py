@@ -20,7 +20,7 @@ def by_the_paper(crop: np.ndarray, neutral: np.ndarray, mask: np.ndarray) -> np.
     levels = np.zeros(mask.shape, np.uint8)
     for y, x in np.ndindex(mask.shape):
         b, g, r = (abs(int(crop[y, x, c]) - int(neutral[y, x, c])) for c in range(3))
-        grey = int(round(0.114 * b + 0.587 * g + 0.299 * r)) if mask[y, x] else 0
+        grey = round(0.114 * b + 0.587 * g + 0.299 * r) if mask[y, x] else 0
         levels[y, x] = sum(grey >= threshold for threshold in THRESHOLDS)
     return levels
 
@@ -34,7 +34,9 @@ masks = npst.arrays(np.uint8, (SIZE, SIZE), elements=st.sampled_from([0, 255]))
 def test_kernel_equals_numpy_and_opencv_bit_for_bit(crop, neutral, mask) -> None:
     levels = level_map(crop, neutral, mask)
     np.testing.assert_array_equal(levels, level_map_numpy(crop, neutral, mask))
-    np.testing.assert_array_equal(levels, sum((m > 0).astype(np.uint8) for m in opencv_chain(crop, neutral, mask)))
+    np.testing.assert_array_equal(
+        levels, sum((m > 0).astype(np.uint8) for m in opencv_chain(crop, neutral, mask))
+    )
 
 
 @pytest.mark.parametrize("shape", [(224, 224), (224, 192), (1, 32), (7, 64)])
@@ -42,7 +44,9 @@ def test_kernel_equals_numpy_at_full_size_with_every_kind_of_mask(shape: tuple[i
     rng = np.random.default_rng(sum(shape))
     crop, neutral = rng.integers(0, 256, (2, *shape, 3), dtype=np.uint8)
     face = np.zeros(shape, np.uint8)
-    cv2.ellipse(face, (shape[1] // 2, shape[0] // 2), (shape[1] // 3, max(shape[0] // 3, 1)), 0, 0, 360, 255, -1)
+    cv2.ellipse(
+        face, (shape[1] // 2, shape[0] // 2), (shape[1] // 3, max(shape[0] // 3, 1)), 0, 0, 360, 255, -1
+    )
     last_pixel = np.zeros(shape, np.uint8)
     last_pixel[-1, -1] = 255
     for mask in (face, last_pixel, np.zeros(shape, np.uint8), np.full(shape, 255, np.uint8)):
@@ -58,7 +62,7 @@ def test_a_pixel_passes_at_the_threshold_itself() -> None:
 
 def test_levels_agree_with_the_papers_words() -> None:
     rng = np.random.default_rng(3)
-    # Grey differences only, so that the paper's real-valued weights and the fixed-point ones cannot round apart.
+    # Grey differences only, so that real-valued and fixed-point weights cannot round apart.
     crop = np.repeat(rng.integers(0, 256, (SIZE, SIZE, 1), dtype=np.uint8), 3, axis=2)
     neutral = np.repeat(rng.integers(0, 256, (SIZE, SIZE, 1), dtype=np.uint8), 3, axis=2)
     mask = (rng.random((SIZE, SIZE)) > 0.3).astype(np.uint8) * 255
@@ -76,9 +80,18 @@ def test_writes_into_the_array_it_is_given() -> None:
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        ({"neutral_bgr": np.zeros((SIZE, SIZE, 4), np.uint8)}, r"neutral_bgr: expected .*\(32, 32, 3\), got uint8 \(32, 32, 4\)"),
-        ({"crop_bgr": np.zeros((SIZE, SIZE, 3), np.float32)}, "crop_bgr: expected C-contiguous uint8 .*got float32"),
-        ({"mask": np.zeros((SIZE, SIZE + 1), np.uint8)}, r"mask: expected .*\(32, 32\), got uint8 \(32, 33\)"),
+        (
+            {"neutral_bgr": np.zeros((SIZE, SIZE, 4), np.uint8)},
+            r"neutral_bgr: expected .*\(32, 32, 3\), got uint8 \(32, 32, 4\)",
+        ),
+        (
+            {"crop_bgr": np.zeros((SIZE, SIZE, 3), np.float32)},
+            "crop_bgr: expected C-contiguous uint8 .*got float32",
+        ),
+        (
+            {"mask": np.zeros((SIZE, SIZE + 1), np.uint8)},
+            r"mask: expected .*\(32, 32\), got uint8 \(32, 33\)",
+        ),
         ({"mask": np.zeros((SIZE, SIZE), bool)}, "mask: expected .*got bool"),
         ({"out": np.zeros((SIZE, 2 * SIZE), np.uint8)[:, ::2]}, "out: .*not C-contiguous"),
     ],

@@ -62,7 +62,9 @@ def stamp_of(seq: int) -> Stamp:
 
 def test_each_face_gets_its_own_probabilities_and_active_aus() -> None:
     engine = CountingEngine("one", 1, True)
-    results = InferStage([engine], 25.0, 1)(stamp_of(0), [crop_of(3, 102, 0), crop_of(7, 204, 0)], 1, Ledger("clip"))
+    results = InferStage([engine], 25.0, 1)(
+        stamp_of(0), [crop_of(3, 102, 0), crop_of(7, 204, 0)], 1, Ledger("clip")
+    )
     assert [r.crop.face for r in results] == [3, 7]
     assert results[0].aus == {"one": {"AU01": pytest.approx(0.4), "AU12": pytest.approx(0.4)}}
     assert results[0].active == {"one": ("AU12",)}

@@ -47,7 +47,10 @@ def test_rows_of_real_footage(real_run: Path, real_clip: Path) -> None:
     assert header["options"]["hop"] == 8
     assert [row["frame"] for row in results] == list(range(40))
     with av.open(str(real_clip)) as container:
-        pts = [float(frame.pts * frame.time_base) for frame, _ in zip(container.decode(video=0), range(40), strict=False)]
+        pts = [
+            float(frame.pts * frame.time_base)
+            for frame, _ in zip(container.decode(video=0), range(40), strict=False)
+        ]
     np.testing.assert_allclose([row["pts_seconds"] for row in results], pts, atol=1e-6)
     assert {row["face"] for row in results} == {0}
     assert [row["neutral"] for row in results] == sorted((row["neutral"] for row in results), reverse=True)
@@ -74,12 +77,20 @@ def test_every_file_tells_the_same(real_run: Path) -> None:
         assert float(line["timestamp"]) == pytest.approx(row["pts_seconds"], abs=1e-3)
         assert float(line["AU12_c"]) == float("AU12" in row["active"]["cednn"])
     table = pq.read_table(real_run / "r.parquet").to_pylist()
-    assert [r["cednn.AU25"] for r in table] == pytest.approx([r["aus"]["cednn"]["AU25"] for r in results], abs=1e-5)
+    assert [r["cednn.AU25"] for r in table] == pytest.approx(
+        [r["aus"]["cednn"]["AU25"] for r in results], abs=1e-5
+    )
     with av.open(str(real_run / "r.mp4")) as container:
         frames = list(container.decode(video=0))
     assert len(frames) == 40
     assert (frames[0].width, frames[0].height) == (640, 360)
-    assert sorted(p.name for p in real_run.iterdir()) == ["r.cednn.csv", "r.jsonl", "r.mp4", "r.parquet", "r.satnet.csv"]
+    assert sorted(p.name for p in real_run.iterdir()) == [
+        "r.cednn.csv",
+        "r.jsonl",
+        "r.mp4",
+        "r.parquet",
+        "r.satnet.csv",
+    ]
 
 
 def test_the_same_frames_give_the_same_rows(real_clip: Path) -> None:
@@ -97,7 +108,10 @@ def test_results_do_not_depend_on_what_comes_later(real_clip: Path) -> None:
 
 
 def test_the_api_of_the_readme(real_clip: Path) -> None:
-    seen = [row["aus"]["cednn"]["AU12"] for row in pipeline.run(source=str(real_clip), engines=["cednn"], frames=3)]
+    seen = [
+        row["aus"]["cednn"]["AU12"]
+        for row in pipeline.run(source=str(real_clip), engines=["cednn"], frames=3)
+    ]
     assert len(seen) == 3
 
 
@@ -185,12 +199,14 @@ def test_a_neutral_is_saved_and_used_again(real_clip: Path, tmp_path: Path) -> N
     assert [row["neutral"] for row in rows] == ["given"] * 3
 
 
-def test_a_source_that_fails_on_the_way_keeps_what_came_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_source_that_fails_on_the_way_keeps_what_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from pipeline.video import VideoSource
 
     whole = VideoSource.frames
 
-    def breaks(self: VideoSource, *arguments: object):  # noqa: ANN202
+    def breaks(self: VideoSource, *arguments: object):
         for i, frame in enumerate(whole(self, *arguments)):  # type: ignore[arg-type]
             if i == 4:
                 # The frame was decoded and counted; it goes back, as if it had never come.

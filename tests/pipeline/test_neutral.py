@@ -72,9 +72,7 @@ def watch(keeper: NeutralKeeper, seen: Look, seconds: float, begin: float = 0.0,
     """Hold one look for so long; the last state and neutral."""
     state = None
     for i in range(round(seconds * rate)):
-        state = keeper.update(
-            0, True, begin + i / rate, seen.aligned, seen.geometry, seen.pose, seen.quality
-        )
+        state = keeper.update(0, True, begin + i / rate, seen.aligned, seen.geometry, seen.pose, seen.quality)
     return state
 
 
@@ -137,7 +135,9 @@ def test_each_measure_outside_its_limits_rules_a_face_out(name: str) -> None:
     assert rest_distance(replace(AVERAGE, **{name: least - 1e-3}), STRAIGHT, SHARP) is None
 
 
-@pytest.mark.parametrize("pose", [HeadPose(16, 0, 0), HeadPose(-16, 0, 0), HeadPose(0, 16, 0), HeadPose(0, -16, 0)])
+@pytest.mark.parametrize(
+    "pose", [HeadPose(16, 0, 0), HeadPose(-16, 0, 0), HeadPose(0, 16, 0), HeadPose(0, -16, 0)]
+)
 def test_a_turned_or_blurred_face_is_ruled_out(pose: HeadPose) -> None:
     assert rest_distance(AVERAGE, pose, SHARP) is None
     assert rest_distance(AVERAGE, STRAIGHT, replace(SHARP, blur=0.95)) is None
@@ -200,7 +200,9 @@ def test_a_damaged_or_foreign_profile_is_refused_in_one_line(tmp_path: Path) -> 
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["first:", "first:0", "first:-1", "first:x", "first:inf", "first:nan", "no/such.jpg"])
+@pytest.mark.parametrize(
+    "text", ["first:", "first:0", "first:-1", "first:x", "first:inf", "first:nan", "no/such.jpg"]
+)
 def test_a_neutral_that_cannot_be_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="--neutral"):
         parse_policy(text)

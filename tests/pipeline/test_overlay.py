@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from engines.spec import CropSpec, EngineSpec
 from pipeline.messages import AUResult, FaceCrop, Frame, Geometry, HeadPose, Quality, Stamp, WindowInfo
-from pipeline.overlay import ACCENTS, WARNING, Overlay, accent, draw
+from pipeline.overlay import Overlay, draw
+from pipeline.overlay_canvas import ACCENTS, WARNING, accent
 
 AUS = ("AU01", "AU02", "AU04", "AU06", "AU12", "AU15", "AU25")
 

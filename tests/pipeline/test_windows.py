@@ -12,7 +12,17 @@ from pipeline.windows import FaceWindow, spacing
 
 @pytest.mark.parametrize(
     ("rate", "trained", "every"),
-    [(25, 25, 1), (24, 25, 1), (30, 25, 1), (50, 25, 2), (60, 25, 2), (120, 25, 5), (12, 25, 1), (20, 20, 1), (240, 20, 12)],
+    [
+        (25, 25, 1),
+        (24, 25, 1),
+        (30, 25, 1),
+        (50, 25, 2),
+        (60, 25, 2),
+        (120, 25, 5),
+        (12, 25, 1),
+        (20, 20, 1),
+        (240, 20, 12),
+    ],
 )
 def test_spacing_comes_nearest_to_the_training_rate(rate: float, trained: float, every: int) -> None:
     assert spacing(rate, trained) == every
