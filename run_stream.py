@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +18,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from pipeline.config import RunConfig, read_toml
 from pipeline.errors import AustreamError, UsageError
+from pipeline.inline import Run, unbalanced
+from pipeline.messages import Ledger, StreamInfo
+from pipeline.progress import Progress
+from pipeline.supervisor import StreamedRun
 
 
 class _Parser(argparse.ArgumentParser):
@@ -74,7 +79,9 @@ def parser() -> argparse.ArgumentParser:
     add("--out", action="append", metavar="PATH", help=".jsonl, .csv, .parquet, .mp4 or a folder; repeatable")
     add("--publish", metavar="ADDRESS", help="publish rows over ZeroMQ, e.g. tcp://127.0.0.1:5556")
     add("--window", action="store_true", help="show the overlay in a window (q ends the run)")
-    add("--inline", action="store_true", help="run in one process (so far the only way)")
+    add("--live", dest="live", action="store_true", help="keep up with the source, dropping frames")
+    add("--lossless", dest="live", action="store_false", help="lose no frame, however long it takes")
+    add("--inline", action="store_true", help="run in one process")
     add("--config", metavar="FILE.toml", help="options from a file; flags win")
     add("--check", action="store_true", help="check sources, engines and outputs, then stop")
     return p
@@ -123,58 +130,50 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments = vars(parser().parse_args(argv))
         check = arguments.pop("check", False)
-        arguments.pop("inline", None)
+        inline = arguments.pop("inline", False)
         stop = _Stop()
-        return _run(config_from(arguments), check, stop)
+        return _run(config_from(arguments), check, inline, stop)
     except AustreamError as error:
+        if text := getattr(error, "traceback", ""):
+            print(text, file=sys.stderr)
         print(f"run_stream.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
 
 
-def _run(config: RunConfig, check: bool, stop: _Stop) -> int:
-    from pipeline.inline import Run, unbalanced
-    from pipeline.progress import Progress
-
+def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
     bars: dict[str, Progress] = {}
 
     def rendering(done: int, total: int) -> None:
         bars.setdefault("demo", Progress("rendering the demo clip", total)).step(done)
 
-    run = Run(config, stop=lambda: stop.wish, log=_say, rendering=rendering)
+    run: Run | StreamedRun
+    if inline or check:
+        run = Run(config, stop=lambda: stop.wish, log=_say, rendering=rendering)
+    else:
+        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering)
     for bar in bars.values():
         bar.close()
     for info in run.infos:
         length = f", {info.frames} frames" if info.frames else ""
         _say(f"{info.stream}: {info.size_wh[0]}×{info.size_wh[1]}, {info.rate_hz:.3f} frames/s{length}")
-    for engine in run.engines:
-        spec = engine.spec
-        _say(f"{spec.name}: {spec.trained}, {engine.backend} {engine.precision} ({engine.reason})")
+    for engine in run.header["engines"]:
+        how = f"{engine['backend']} {engine['precision']} ({engine['chosen_because']})"
+        _say(f"{engine['name']}: {engine['trained']}, {how}")
     if check:
         run.close()
         _say("checked: sources, engines and outputs are in order")
         return 0
-    progress: Progress | None = None
-    stream = None
+    shown = _Shown(config, run.infos)
     began = time.monotonic()
     try:
-        for frame, _ in run.frames():
-            if frame.stamp.stream != stream:
-                if progress:
-                    progress.close()
-                stream = frame.stamp.stream
-                total = next(info.frames for info in run.infos if info.stream == stream)
-                limits = [n for n in (total, config.frames) if n]
-                progress = Progress(stream, min(limits) if limits and not config.loop else config.frames)
-            if progress:
-                progress.step(run.ledgers[-1].delivered)
+        run.wait(shown.step)
     finally:
-        if progress:
-            progress.close()
-    seconds = time.monotonic() - began
-    for ledger in run.ledgers:
-        _say(ledger.summary())
+        shown.close()
+        seconds = time.monotonic() - began
+        for ledger in run.ledgers:
+            _say(ledger.summary())
     delivered = sum(ledger.delivered for ledger in run.ledgers)
     _say(f"{delivered} frames in {seconds:.1f} s: {delivered / max(seconds, 1e-9):.1f} frames/s")
     for path in run.paths:
@@ -182,6 +181,31 @@ def _run(config: RunConfig, check: bool, stop: _Stop) -> int:
     if error := unbalanced(run.ledgers):
         raise error
     return stop.exit_code
+
+
+class _Shown:
+    """Progress of the stream that is on."""
+
+    def __init__(self, config: RunConfig, infos: Sequence[StreamInfo]) -> None:
+        self._config, self._infos = config, infos
+        self._progress: Progress | None = None
+        self._stream: str | None = None
+
+    def step(self, ledger: Ledger) -> None:
+        if ledger.stream != self._stream:
+            self.close()
+            self._stream = ledger.stream
+            total = next(info.frames for info in self._infos if info.stream == ledger.stream)
+            limits = [n for n in (total, self._config.frames) if n]
+            known = min(limits) if limits and not self._config.loop else self._config.frames
+            self._progress = Progress(ledger.stream, known)
+        if self._progress is not None:
+            self._progress.step(ledger.delivered)
+
+    def close(self) -> None:
+        if self._progress is not None:
+            self._progress.close()
+            self._progress = None
 
 
 def _say(line: str) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 
 from pipeline.errors import AustreamError, UsageError
 
 BENCHES = {
+    "stream": "the whole pipeline beside the naive program: speed, latency, CPU, memory",
     "diffmap": "the difference-map kernel beside NumPy and OpenCV",
+    "transport": "frames between two processes: ours beside ZeroMQ bytes and multiprocessing.Queue",
+    "sliding": "SAT-Net frame by frame beside the full window, PyTorch's and OpenVINO's",
     "demo": "check a run on --source demo against the expressions that the clip was made from",
 }
 
@@ -22,13 +26,7 @@ def main(argv: list[str]) -> int:
             return 0 if argv else 2
         if argv[0] not in BENCHES:
             raise UsageError(f"{argv[0]}: no such bench; expected one of {', '.join(BENCHES)}")
-        if argv[0] == "diffmap":
-            from bench import diffmap
-
-            return diffmap.main(argv[1:])
-        from bench import demo
-
-        return demo.main(argv[1:])
+        return int(import_module(f"bench.{argv[0]}").main(argv[1:]))
     except AustreamError as error:
         print(f"bench: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,6 +1,8 @@
 """Compiled engines on disk: found by all that they depend on, checked when found, replaced as a whole.
 
-    <cache>/engines/<engine>-<backend>-<precision>-<key>/     the backend's files, and entry.json
+    <cache>/engines/<engine>-<form>-<backend>-<precision>-<key>/     the backend's files, and entry.json
+
+The form is left out for a whole engine; `sliding` is one in parts, which overlapping windows share.
 
 `<cache>` is the user's cache folder for austream, or AUSTREAM_CACHE_DIR. Works without PyTorch.
 """
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Literal
 
 import platformdirs
 
@@ -29,6 +32,8 @@ ENTRY_FILE = "entry.json"
 _HERE = Path(__file__).parent
 
 Log = Callable[[str], None]
+Form = Literal["whole", "sliding"]
+_SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py", "networks/base.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,16 @@ def _machine() -> str:
     return "\n".join([platform.system(), platform.machine(), *cpu])
 
 
-def entry_key(bundle: Bundle, backend: str, precision: str) -> str:
+def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole") -> str:
     """SHA-256 over everything that the compiled engine depends on."""
     network = _HERE / "networks" / f"{bundle.spec.network}.py"
     layers = _HERE / "networks" / "layers.py"
     sources = [network, layers, _HERE / "networks" / "__init__.py", _HERE / "backends" / f"{backend}.py"]
     sources += [_HERE / name for name in ("export.py", "weights.py", "build.py", "cache.py", "spec.py")]
+    if form == "sliding":
+        sources += [_HERE / name for name in _SLIDING_SOURCES]
     parts = {
+        "form": [form, installed_version("numba") if form == "sliding" else None],
         "schema": SCHEMA,
         "bundle": (bundle.folder / SPEC_FILE).read_text(encoding="utf-8"),
         "weights": bundle.weights_id,
@@ -135,7 +143,14 @@ def _only_one(path: Path) -> Iterator[None]:
         yield
 
 
-def entry(bundle: Bundle, backend: str, precision: str, build: Callable[[Path], Parity], log: Log) -> Entry:
+def entry(
+    bundle: Bundle,
+    backend: str,
+    precision: str,
+    build: Callable[[Path], Parity],
+    log: Log,
+    form: Form = "whole",
+) -> Entry:
     """The compiled engine from the cache; built where it is missing or damaged.
 
     One process builds, others that want the same wait for it. It is built beside its place and moved there
@@ -143,13 +158,16 @@ def entry(bundle: Bundle, backend: str, precision: str, build: Callable[[Path], 
 
     Args:
         build: writes the backend's files into the folder that it is given, and says how they compare.
+        log: is told of a damaged entry.
+        form: whole, or in parts.
 
     Raises:
         EngineError: the cache cannot be written; or what `build` raises.
     """
-    key = entry_key(bundle, backend, precision)
+    key = entry_key(bundle, backend, precision, form)
     root = cache_folder()
-    folder = root / f"{bundle.spec.name}-{backend}-{precision}-{key[:16]}"
+    name = bundle.spec.name if form == "whole" else f"{bundle.spec.name}-{form}"
+    folder = root / f"{name}-{backend}-{precision}-{key[:16]}"
     if folder.exists():
         try:
             return _read(folder, key)

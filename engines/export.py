@@ -5,8 +5,11 @@ A runtime hands over the bytes of the crops and gets probabilities, whichever ba
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from engines.networks import build_network
 from engines.networks.base import AUNetwork
@@ -30,6 +33,11 @@ class ExportedEngine(nn.Module):
         self.register_buffer("offset", (-mean / std).view(3, 1, 1), persistent=False)
         self.eval()
 
+    def images(self, crops: Tensor) -> Tensor:
+        """uint8 BGR (…, px, px, 3) → what the network reads, (…, 3, px, px)."""
+        rgb = crops.flip(-1).to(torch.float32).movedim(-1, -3)  # bytes are turned faster than floats
+        return rgb * self.scale + self.offset
+
     def forward(self, crops: Tensor, level_map: Tensor | None = None) -> Tensor:
         """Probabilities (B, n_aus), float32.
 
@@ -37,7 +45,36 @@ class ExportedEngine(nn.Module):
             crops: uint8 BGR, (B, px, px, 3), or (B, window, px, px, 3) for a temporal network.
             level_map: uint8 (B, px, px), 0–5; only for a network that reads it.
         """
-        rgb = crops.to(torch.float32).flip(-1).movedim(-1, -3)
-        image = rgb * self.scale + self.offset
+        image = self.images(crops)
         logits = self.network(image) if level_map is None else self.network(image, level_map)
+        return torch.sigmoid(logits)
+
+
+class FramePart(nn.Module):
+    """What a sliding engine computes once per frame: uint8 crops (B, 224, 224, 3) → features (B, 30, 30, 128)
+    up to the ConvLSTM, channels last, with the border of zeros that its convolutions want.
+    """
+
+    def __init__(self, engine: ExportedEngine) -> None:
+        super().__init__()
+        self.engine = engine
+
+    def forward(self, crops: Tensor) -> Tensor:
+        """See the class."""
+        network: Any = self.engine.network
+        features = network.frame_features(self.engine.images(crops))
+        return functional.pad(features, (1, 1, 1, 1)).movedim(1, -1)
+
+
+class HeadPart(nn.Module):
+    """What it computes once per output: hidden states (B, 30, 30, 128), laid out the same → probabilities."""
+
+    def __init__(self, engine: ExportedEngine) -> None:
+        super().__init__()
+        self.engine = engine
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """See the class."""
+        network: Any = self.engine.network
+        logits, _attention = network.head(hidden[:, 1:-1, 1:-1].movedim(-1, 1))
         return torch.sigmoid(logits)

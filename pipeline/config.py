@@ -38,6 +38,8 @@ class RunConfig:
     duration: float | None = None
     """Stop every stream after so many seconds of presentation time."""
     loop: bool = False
+    live: bool | None = None
+    """True: keep up, dropping frames; False: wait, losing none; None: as the source is."""
     out: tuple[str, ...] = ()
     publish: str | None = None
     window: bool = False
@@ -72,6 +74,11 @@ class RunConfig:
                 "--save-neutral with --neutral none: there is no neutral to save; leave one of them out"
             )
 
+    def mapping(self) -> dict[str, Any]:
+        """Names and values, as `from_mapping` and JSON take them."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
+
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], origin: str) -> RunConfig:
         """A configuration from names and values, a single value standing for a list of one.
@@ -105,6 +112,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "frames": (int, "a whole number"),
     "duration": (float, "a number of seconds"),
     "loop": (bool, "true or false"),
+    "live": (bool, "true or false"),
     "out": (str, "text"),
     "publish": (str, "text"),
     "window": (bool, "true or false"),

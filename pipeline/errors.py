@@ -5,7 +5,11 @@
     └── RunError                    a run cannot begin or go on                                    exit 1
         ├── SourceError             a source cannot be opened, read or decoded
         ├── OutputError(OSError)    a result cannot be written
-        └── EngineError             a bundle, a backend or a compiled engine is missing or damaged
+        ├── EngineError             a bundle, a backend or a compiled engine is missing or damaged
+        └── TransportError          a hand-over between two processes failed
+            ├── WireError           bytes that are not a message of this version
+            ├── StaleError          pixels that are gone, or not this process's to look at
+            └── PeerLostError       the process at the other end is gone or does not answer
 
 Every message is one line and says what is wrong, what was expected and what to do. The command line prints
 it without a traceback; anything that is not an AustreamError is a bug and keeps its traceback.
@@ -38,3 +42,19 @@ class OutputError(RunError, OSError):
 
 class EngineError(RunError):
     """A bundle, a backend or a compiled engine is missing or damaged."""
+
+
+class TransportError(RunError):
+    """A hand-over between two processes failed."""
+
+
+class WireError(TransportError):
+    """Bytes that are not a message of this version, or a message that cannot be put into bytes."""
+
+
+class StaleError(TransportError):
+    """A descriptor of pixels that are gone, or that are not leased to this process."""
+
+
+class PeerLostError(TransportError):
+    """The process at the other end of a channel is gone, or does not answer in time."""

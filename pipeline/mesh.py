@@ -8,6 +8,7 @@ turns one region into 478 points and a presence score. Who is who, and where to 
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
@@ -41,6 +42,7 @@ REGION_SCALE = 1.5
 
 _MESH_INPUT_PX = 192
 _DETECTOR_LONG_SIDE_PX = 640
+_MOST_SQUARES = 4
 _MODELS = "mediapipe/modules/face_landmark/face_landmark_with_attention.tflite"
 
 _MESH_GRAPH = f"""
@@ -173,28 +175,49 @@ class _Graph:
         self._graph.wait_until_done()
 
 
+def preload() -> None:
+    """Import what the graphs need, so that the first face does not wait for it."""
+    import mediapipe  # noqa: F401
+    from mediapipe.python._framework_bindings import calculator_graph  # noqa: F401
+
+
 class FaceDetector:
-    """Boxes of the faces in a picture: the short-range detector, and the full-range one for small faces."""
+    """Boxes of the faces in a picture: the short-range detector, and the full-range one for small faces.
+
+    Both shrink what they see to less than 200 px, and lose the smaller faces of a wide picture: so a thorough
+    search also goes through squares of the picture, which overlap.
+    """
 
     def __init__(self) -> None:
         self._near = _Graph(_DETECTOR_GRAPH.format(calculator="FaceDetectionShortRangeCpu"), ("detections",))
         self._far = _Graph(_DETECTOR_GRAPH.format(calculator="FaceDetectionFullRangeCpu"), ("detections",))
 
-    def __call__(self, image_bgr: NDArray[np.uint8]) -> list[Region]:
+    def __call__(self, image_bgr: NDArray[np.uint8], thorough: bool = False) -> list[Region]:
         """Regions of faces in an H×W×3 uint8 picture, most certain first; a face may appear twice."""
+        height, width = image_bgr.shape[:2]
+        whole = (0, 0, width, height)
+        found = self._look(self._near, image_bgr, whole) + self._look(self._far, image_bgr, whole)
+        if thorough:
+            for square in _squares(width, height):
+                found += self._look(self._far, image_bgr, square)
+        return [region for _, region in sorted(found, key=lambda item: -item[0])]
+
+    def _look(
+        self, graph: _Graph, image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int]
+    ) -> list[tuple[float, Region]]:
+        """Scores and regions of the faces in a part of the picture."""
         from mediapipe.python.packet_getter import get_proto_list
 
-        height, width = image_bgr.shape[:2]
+        x0, y0, x1, y1 = box_xyxy
+        width, height = x1 - x0, y1 - y0
+        part = image_bgr[y0:y1, x0:x1]
         scale = min(1.0, _DETECTOR_LONG_SIDE_PX / max(height, width))
         size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
-        small = cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_AREA) if scale < 1 else image_bgr
-        rgb = cv2.cvtColor(small, cv2.COLOR_BGR2RGB)
-        found: list[tuple[float, Region]] = []
-        for graph in (self._near, self._far):
-            packet = graph(rgb).get("detections")
-            if packet is not None and not packet.is_empty():
-                found += [(d.score[0], _detected_region(d, width, height)) for d in get_proto_list(packet)]
-        return [region for _, region in sorted(found, key=lambda item: -item[0])]
+        small = cv2.resize(part, size_wh, interpolation=cv2.INTER_AREA) if scale < 1 else part
+        packet = graph(cv2.cvtColor(small, cv2.COLOR_BGR2RGB)).get("detections")
+        if packet is None or packet.is_empty():
+            return []
+        return [(d.score[0], _detected_region(d, box_xyxy)) for d in get_proto_list(packet)]
 
     def close(self) -> None:
         self._near.close()
@@ -276,9 +299,23 @@ def _region_transform(region: Region) -> NDArray[np.float64]:
     return np.column_stack([rotation, _MESH_INPUT_PX / 2 - rotation @ center])
 
 
-def _detected_region(detection: Any, width: int, height: int) -> Region:
+def _squares(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Boxes of overlapping squares that cover a picture of up to 4:1; none if it is a square itself."""
+    side, long = min(width, height), max(width, height)
+    count = min(1 + math.ceil(1.5 * (long / side - 1)), _MOST_SQUARES)
+    if count == 1:
+        return []
+    starts = [round(k * (long - side) / (count - 1)) for k in range(count)]
+    if width >= height:
+        return [(start, 0, start + side, side) for start in starts]
+    return [(0, start, side, start + side) for start in starts]
+
+
+def _detected_region(detection: Any, box_xyxy: tuple[int, int, int, int]) -> Region:
+    x0, y0, x1, y1 = box_xyxy
+    width, height = x1 - x0, y1 - y0
     box = detection.location_data.relative_bounding_box
     right_eye, left_eye = detection.location_data.relative_keypoints[:2]
     angle = float(np.arctan2((left_eye.y - right_eye.y) * height, (left_eye.x - right_eye.x) * width))
-    center = ((box.xmin + box.width / 2) * width, (box.ymin + box.height / 2) * height)
+    center = (x0 + (box.xmin + box.width / 2) * width, y0 + (box.ymin + box.height / 2) * height)
     return Region(center, REGION_SCALE * max(box.width * width, box.height * height), angle)

@@ -14,7 +14,7 @@ import numpy as np
 from engines.spec import EngineSpec
 from pipeline.messages import AUResult, FaceCrop, Frame
 from pipeline.overlay_canvas import GREY, WARNING, WHITE, Canvas, Image8, accent
-from pipeline.overlay_layout import Rect, area, arrange, clipped
+from pipeline.overlay_layout import Rect, area, arrange, clipped, glide, within
 from pipeline.overlay_panel import Panel, panel_lines
 
 TOP_AUS = 5
@@ -90,6 +90,9 @@ class _Memory:
     last: dict[str, AUResult] = field(default_factory=dict)
     """By engine: the last row with a value."""
     panel_xy: tuple[int, int] | None = None
+    """Where the panel ought to stand."""
+    drawn_xy: tuple[int, int] | None = None
+    """Where it was drawn: near its goal it glides there, as a jump draws all eyes."""
     narrow: bool = False
     """Once AU names did not fit, they stay away; otherwise the panel would jump between two widths."""
     top: int = TOP_AUS
@@ -167,10 +170,14 @@ def _draw_panels(canvas: Canvas, faces: Sequence[_Face], engines: Sequence[Engin
     if best is None:
         return
     for face, panel, rect, hidden in zip(faces, best.panels, best.rects, best.covered, strict=True):
-        face.memory.top, face.memory.panel_xy = best.top, rect[:2]
+        memory = face.memory
+        memory.top, memory.panel_xy = best.top, rect[:2]
+        # Not all the way from one side of the face to the other, which would hide it.
+        memory.drawn_xy = glide(memory.drawn_xy or rect[:2], rect[:2], reach=canvas.n(60))
+        place = within(memory.drawn_xy, panel.size_wh(canvas), room)
         # In a crowd, seeing the faces matters more than a panel for each.
         if len(faces) == 1 or 3 * hidden <= area(rect):
-            panel.draw(canvas, rect, accent(face.crop.face))
+            panel.draw(canvas, place, accent(face.crop.face))
 
 
 def _names_fit(canvas: Canvas, face: _Face, panel: Panel) -> bool:
@@ -182,7 +189,10 @@ def _names_fit(canvas: Canvas, face: _Face, panel: Panel) -> bool:
 
 
 def _draw_strip(canvas: Canvas, frame: Frame, faces: int, fps: float | None) -> None:
-    """Stream, frame number, time and speed along the top; what does not fit is left out from the right."""
+    """The stream along the top, and from the right time, frame number and speed, as many as fit.
+
+    What comes and goes or changes its width stands left of the rest, which thus stands still.
+    """
     width, height = canvas.size_wh
     strip_px = _strip_px(canvas)
     if height < 4 * strip_px:
@@ -190,14 +200,14 @@ def _draw_strip(canvas: Canvas, frame: Frame, faces: int, fps: float | None) -> 
     canvas.shade((0, 0, width, strip_px), radius=0)
     stamp = frame.stamp
     minutes, seconds = divmod(max(0.0, stamp.pts_seconds), 60.0)
-    items = [f"frame {stamp.seq}", f"{int(minutes):02d}:{seconds:06.3f}"]
+    items = [f"{int(minutes):02d}:{seconds:06.3f}", f"frame {stamp.seq}"]
     if fps is not None:
         items.append(f"{fps:.1f} fps")
     if faces == 0:
         items.append("no face")
     pad, top = canvas.n(6), (strip_px - canvas.line_px) // 2
     right = width - pad
-    for item in reversed(items):
+    for item in items:
         left = right - canvas.text_width(item)
         if left < pad:
             continue

@@ -7,6 +7,7 @@ below 11 px.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -71,9 +72,8 @@ class Canvas:
         """The text, or as much of its beginning as fits, with an ellipsis; empty when nothing does."""
         if self.text_width(text) <= width:
             return text
-        while text and self.text_width(text + "…") > width:
-            text = text[:-1]
-        return text + "…" if text else ""
+        fits = bisect_right(range(1, len(text)), width, key=lambda n: self.text_width(text[:n] + "…"))
+        return text[:fits] + "…" if fits else ""
 
     def text(self, x: int, y: int, text: str, colour: Colour) -> int:
         """Draws a line of text with its top left corner at (x, y), cut at the edges; returns its end."""
@@ -149,7 +149,12 @@ class Canvas:
 
 
 def _parts(text: str) -> list[str]:
-    """Words whole and digits one by one: numbers change with every frame, and their sprites are cached."""
+    """Words whole and digits one by one: numbers change with every frame, and their sprites are cached.
+
+    What cannot be printed (a stream's name may hold anything) becomes the box of a missing character.
+    """
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
     return re.findall(r"\d|\D+", text)
 
 

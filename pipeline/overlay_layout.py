@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from math import ceil, floor
 
 Rect = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels; x2 and y2 lie outside."""
@@ -13,7 +12,7 @@ Rect = tuple[int, int, int, int]
 def clipped(box_xyxy: Sequence[float], size_wh: tuple[int, int], pad: int = 0) -> Rect:
     """A box rounded outwards, widened by `pad` and cut to a picture; at least 2 px wide and high."""
     low = [min(max(int(v) - pad, 0), size - 2) for v, size in zip(box_xyxy[:2], size_wh, strict=True)]
-    high = [int(np.ceil(v)) + pad for v in box_xyxy[2:]]
+    high = [ceil(v) + pad for v in box_xyxy[2:]]
     x2, y2 = (min(max(v, lo + 2), size) for v, lo, size in zip(high, low, size_wh, strict=True))
     return low[0], low[1], x2, y2
 
@@ -32,6 +31,26 @@ def overlap(a: Rect, b: Rect) -> int:
 def gap(a: Rect, b: Rect) -> int:
     """Distance between two rectangles along the axis in which they are further apart; 0 when they touch."""
     return max(b[0] - a[2], a[0] - b[2], b[1] - a[3], a[1] - b[3], 0)
+
+
+def within(xy: tuple[int, int], size_wh: tuple[int, int], room: Rect) -> Rect:
+    """The rectangle with its top left corner at `xy`, or as near to it as `room` allows."""
+    (x, y), (width, height) = xy, size_wh
+    x = min(max(x, room[0]), room[2] - width)
+    y = min(max(y, room[1]), room[3] - height)
+    return x, y, x + width, y + height
+
+
+def glide(xy: tuple[int, int], goal_xy: tuple[int, int], reach: int) -> tuple[int, int]:
+    """A quarter of the way on to the goal, 1 px at least; at once when it is further away than `reach`."""
+    dx, dy = goal_xy[0] - xy[0], goal_xy[1] - xy[1]
+    if max(abs(dx), abs(dy)) > reach:
+        return goal_xy
+    return xy[0] + _away_from_zero(dx / 4), xy[1] + _away_from_zero(dy / 4)
+
+
+def _away_from_zero(length: float) -> int:
+    return ceil(length) if length > 0 else floor(length)
 
 
 def arrange(
@@ -77,15 +96,19 @@ def _place(
     above, below = box[1] - margin - height, box[3] + margin
     ys = (box[1], middle, box[3] - height, below, above, room[1], room[3] - height)
     candidates = [(x, y) for x in xs for y in ys]
+    slack = 0
     if last_xy is not None:
         candidates.append(last_xy)
+        slack = margin  # a panel that stands may come to lie a little over its face's edge before it moves
+    inner = (box[0] + slack, box[1] + slack, box[2] - slack, box[3] - slack)
+    # Its own face counts twice.
+    avoid = [inner, *panels, *panels, *(inner if i == own else face for i, face in enumerate(boxes))]
 
     def covered(rect: Rect) -> int:
-        faces = sum(overlap(rect, face) for face in boxes) + overlap(rect, box)
-        return faces + 2 * sum(overlap(rect, panel) for panel in panels)
+        return sum(overlap(rect, other) for other in avoid)
 
     def cost(rect: Rect) -> int:
-        # Slack, so that a panel need not follow every movement of its face.
+        # A little away is near enough: a panel need not follow every movement of its face.
         away = 4 * max(0, gap(rect, box) - 4 * margin)
         # Next to somebody else's face it would seem to be theirs.
         away += sum(
@@ -95,10 +118,5 @@ def _place(
             away += abs(rect[0] - last_xy[0]) + abs(rect[1] - last_xy[1])
         return covered(rect) + away * margin
 
-    rects = []
-    for x, y in candidates:
-        x = min(max(x, room[0]), room[2] - width)
-        y = min(max(y, room[1]), room[3] - height)
-        rects.append((x, y, x + width, y + height))
-    best = min(rects, key=cost)
+    best = min((within(xy, size_wh, room) for xy in candidates), key=cost)
     return best, covered(best), cost(best)

@@ -41,6 +41,8 @@ AU_NAMES = {
     "AU45": "blink",
 }
 
+_LONGEST_NAME = "AU11 nasolabial deepener"
+_LONGEST_TITLE = "face 0 · neutral estimating"
 _STATES = {"warming": "warming up …", "off_hop": "between outputs"}
 
 
@@ -75,6 +77,8 @@ def panel_lines(
         if source is None:
             state = result.window.state if result.window is not None and spec.window > 1 else None
             lines.append(Line(_STATES.get(state or "", "no value"), dim=True))
+            # Empty lines keep the place of the bars, so that the panel does not grow when they come.
+            lines += [Line("")] * (min(top, len(spec.aus)) - 1)
             continue
         values = source.aus[spec.name]
         thresholds = dict(zip(spec.aus, spec.thresholds, strict=True))
@@ -108,7 +112,7 @@ class Panel:
     def size_wh(self, canvas: Canvas) -> tuple[int, int]:
         """Width and height in pixels of the canvas, the same for all values."""
         n = canvas.n
-        widths = [self._name_px(canvas) + n(54) + _value_px(canvas)]
+        widths = [self._name_px(canvas) + n(54) + _value_px(canvas), canvas.text_width(_LONGEST_TITLE)]
         for line in self.lines:
             if line.tag is not None:
                 widths.append(canvas.text_width(line.text) + n(16) + canvas.text_width(line.tag))
@@ -150,7 +154,7 @@ class Panel:
         canvas.bar(bar, value, line.threshold, dimmed(bright) if line.dim else bright)
 
     def _name_px(self, canvas: Canvas) -> int:
-        return canvas.text_width("AU15 lip corner depressor" if self.names else "AU00") + canvas.n(6)
+        return canvas.text_width(_LONGEST_NAME if self.names else "AU00") + canvas.n(6)
 
 
 def _value_px(canvas: Canvas) -> int:

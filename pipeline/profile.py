@@ -63,3 +63,25 @@ def load_profile(path: Path) -> Neutral:
             f"{path}: profile version {about.get('version')}, expected {_VERSION}; save it again"
         )
     return Neutral(image, "given")
+
+
+def save_main_neutral(target: str, held: Neutral | None) -> None:
+    """Save the neutral of the face that was longest in view, where --save-neutral says.
+
+    Raises:
+        OutputError: there is none, or it cannot be written.
+    """
+    if held is None:
+        raise OutputError(
+            f"--save-neutral {target}: no neutral was gathered: look at the camera at rest for a second, "
+            "or use --neutral first:2"
+        )
+    save_profile(Path(target), held)
+
+
+def check_target(path: Path) -> None:
+    """OutputError when --save-neutral could not write there."""
+    if not path.parent.is_dir():
+        raise OutputError(f"--save-neutral {path}: there is no folder {path.parent}; make it first")
+    if path.suffix != ".npz":
+        raise OutputError(f"--save-neutral {path}: expected a name that ends in .npz")

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import ipaddress
+import math
 import re
 import socket
 import stat
+import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import zmq
+from zmq.utils.monitor import recv_monitor_message
 
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import OutputError, RunError, UsageError
 
 HIGH_WATER_MARK = 1000
 """Messages that wait for a subscriber before it misses some; libzmq and the kernel hold somewhat more."""
@@ -129,3 +135,128 @@ class Publisher:
         self._context.term()
         if self._ipc is not None:
             self._ipc.unlink(missing_ok=True)
+
+
+_open_ends: set[End] = set()
+"""Every end that has not been closed, so that none is collected as garbage: libzmq's own thread would wait
+for ever to report an event of a socket whose monitor went first."""
+
+
+@functools.cache
+def _context() -> zmq.Context[zmq.Socket[bytes]]:
+    """One for all ends of a process; at its exit, what they sent last has LINGER_MS to leave."""
+    context = zmq.Context()
+
+    def close() -> None:
+        for end in tuple(_open_ends):
+            end.close()
+        context.destroy(linger=LINGER_MS)
+
+    atexit.register(close)
+    return context
+
+
+class End:
+    """One end of a line between two processes: whole messages of bytes, in order, over ipc. One thread only.
+
+    One end binds (ROUTER), the other connects (DEALER), in whichever order they come. Nothing here bounds how
+    much is queued: `channels` does, with credits, and so the high-water marks, which libzmq does not keep to
+    for small messages, are off. A peer that dies is noticed at once, as the kernel closes its connection; one
+    that hangs is not.
+    """
+
+    def __init__(self, path: Path, binds: bool, largest_bytes: int = -1) -> None:
+        """RunError when another end is bound there, or the path is too long for a socket.
+
+        Args:
+            path: of the socket; its folder protects it.
+            binds: whether this end makes it.
+            largest_bytes: a peer that sends a larger message is cut off.
+        """
+        self.path = path
+        self._binds, self._peer, self._lost, self._failed_handshakes = binds, b"", False, 0
+        self._thread = threading.get_ident()
+        if len(str(path).encode()) > _IPC_LONGEST:
+            raise RunError(f"{path}: too long for a socket; expected at most {_IPC_LONGEST} bytes")
+        if binds and _taken(f"ipc://{path}"):
+            raise RunError(f"{path}: in use by another process; every channel has one consumer")
+        self._socket = _context().socket(zmq.ROUTER if binds else zmq.DEALER)
+        for option in (zmq.SNDHWM, zmq.RCVHWM):
+            self._socket.setsockopt(option, 0)
+        self._socket.setsockopt(zmq.LINGER, LINGER_MS)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, largest_bytes)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 10)
+        # A connection that says nothing, `_taken` for one, ends in a failed handshake and then a disconnect.
+        self._events = self._socket.get_monitor_socket(
+            zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        )
+        _open_ends.add(self)
+        try:
+            if binds:
+                self._socket.bind(f"ipc://{path}")
+            else:
+                self._socket.connect(f"ipc://{path}")
+        except zmq.ZMQError as error:
+            self._binds = False  # no file of its own
+            self.close()
+            raise RunError(f"{path}: cannot be opened: {error}") from error
+
+    def send(self, message: bytes | memoryview) -> None:
+        """Hands a message over without waiting; the end that binds must have received one before."""
+        self._check_thread()
+        if self._binds:
+            # A peer that is gone takes nothing; `receive` says that it is gone.
+            self._socket.send(self._peer, zmq.SNDMORE)
+        self._socket.send(message)
+
+    def receive(self) -> bytes | None:
+        """The next message, or None when none is there; never waits."""
+        self._check_thread()
+        try:
+            parts = self._socket.recv_multipart(zmq.NOBLOCK)
+        except zmq.Again:
+            return None
+        if self._binds:
+            self._peer = self._peer or parts[0]
+            if parts[0] != self._peer:
+                raise RunError(f"{self.path}: a second producer sends there; every channel has one")
+        return parts[-1]
+
+    @property
+    def lost(self) -> bool:
+        """Whether a peer that was there has gone; what it sent before can still be received."""
+        while self._events.poll(0):
+            event = recv_monitor_message(self._events)["event"]
+            if event == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+                self._failed_handshakes += 1
+            elif self._failed_handshakes:
+                self._failed_handshakes -= 1
+            else:
+                self._lost = True
+        return self._lost
+
+    def close(self) -> None:
+        """Lets go of the socket, and of its file where this end made it; what was sent has LINGER_MS."""
+        if self._socket.closed:
+            return
+        _open_ends.discard(self)
+        self._socket.disable_monitor()
+        self._socket.close(linger=0 if self._lost else LINGER_MS)
+        if self._binds:
+            self.path.unlink(missing_ok=True)
+
+    def _check_thread(self) -> None:
+        if threading.get_ident() != self._thread:
+            raise RuntimeError(f"{self.path}: used from another thread than the one that made it")
+
+    @staticmethod
+    def wait(ends: Sequence[End], timeout_seconds: float | None) -> list[bool]:
+        """Waits until something happens at one of the ends or the time is up; at which ones something did."""
+        poller = zmq.Poller()
+        for end in ends:
+            poller.register(end._socket, zmq.POLLIN)
+            if not end._lost:
+                poller.register(end._events, zmq.POLLIN)
+        timeout_ms = None if timeout_seconds is None else max(0, math.ceil(timeout_seconds * 1e3))
+        happened = dict(poller.poll(timeout_ms))
+        return [end._socket in happened or end._events in happened for end in ends]

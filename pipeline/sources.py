@@ -144,9 +144,31 @@ def open_source(spec: SourceSpec, progress: Callable[[int, int], None] | None = 
     if spec.uri.startswith("camera:"):
         return CameraSource(int(spec.uri.removeprefix("camera:")), spec.stream)
     if spec.uri == "demo":
-        from train.synth.demo import ensure_clip
-
-        return VideoSource(str(ensure_clip(progress)), spec.stream)
+        return VideoSource(str(render_demo(progress)), spec.stream)
     if Path(spec.uri).suffix.lower() in PHOTO_SUFFIXES and "://" not in spec.uri:
         return PhotoSource(Path(spec.uri), spec.stream)
     return VideoSource(spec.uri, spec.stream)
+
+
+def look_at(
+    specs: Sequence[SourceSpec], rendering: Callable[[int, int], None] | None = None
+) -> tuple[Source, list[StreamInfo]]:
+    """Open every source once, so that a bad one is found before the run; the first stays open."""
+    first = open_source(specs[0], rendering)
+    infos = [first.info]
+    try:
+        for spec in specs[1:]:
+            source = open_source(spec, rendering)
+            infos.append(source.info)
+            source.close()
+    except BaseException:
+        first.close()
+        raise
+    return first, infos
+
+
+def render_demo(progress: Callable[[int, int], None] | None = None) -> Path:
+    """The demo clip, rendered the first time it is asked for; `progress` is told (done, total)."""
+    from train.synth.demo import ensure_clip
+
+    return ensure_clip(progress)

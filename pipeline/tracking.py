@@ -6,20 +6,32 @@ How it is decided, for every kept frame:
    (presence ≥ 0.5) that has neither jumped nor changed size, and whose appearance resembles that of the frame
    before or one of the person's kept appearances. A cut to somebody else at the same place fails the last
    test.
-2. *Two meshes on one face.* When two tracks land on one face, it stays with the one whose kept appearances it
+2. *Dissolves.* One shot that fades into another changes a face so slowly that every step passes. What gives
+   it away: the picture there, some frames ago, is the sum of those from twice as long ago and of now, which
+   resemble each other little. A face that dissolved into another is over and does not return.
+3. *Two meshes on one face.* When two tracks land on one face, it stays with the one whose kept appearances it
    resembles more; the other is lost.
-3. *Returning.* A lost face keeps its id for one second. A newly detected face takes it up only where and as
+4. *Checking.* Step by step a mesh can also slide from a face onto the one that slowly passes before it. So
+   every 8th frame is searched afresh, and a face that every find in its place contradicts is lost.
+5. *Beginning.* A detected face counts once looking at it again finds the same. While somebody is missing,
+   none begins that stands half behind another: it is not known yet who that is.
+6. *Returning.* A lost face keeps its id for one second. A newly detected face takes it up only where and as
    large as the lost one could be by then, and only if it resembles the lost face's kept appearances clearly,
-   and clearly more than those of any other lost face.
-4. In every other case the face is somebody new: ids count up, and none is used twice in a stream.
+   and clearly more than those of anybody else.
+7. In every other case the face is somebody new: ids count up, and none is used twice in a stream.
 
 Doubt costs an id, never an identity. Appearance is the grey 32×32 five-point-aligned face with its local mean
 and contrast taken out, compared by cosine. On the footage in LOG.md (2026-11-21) one person's neighbouring
 frames stay above 0.68, hand in front of the face included; different people stay below 0.50 in 97 % of pairs.
+
+What this cannot tell: a face replaced, out of sight or by a cut, by one that resembles it above the threshold
+(0.3 % of the pairs among scikit-image's 100 faces of LFW, 25 px small), and a dissolve much longer than 64
+kept frames.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -32,17 +44,29 @@ from pipeline import align, mesh
 from pipeline.mesh import Region
 
 PRESENCE_TO_FOLLOW = 0.5
-PRESENCE_TO_BEGIN = 0.9
+PRESENCE_TO_BEGIN = 0.99
 SAME_AS_BEFORE = 0.6
 SAME_PERSON = 0.62
 CLEARLY_MORE = 0.08
 LOST_AFTER_SECONDS = 1.0
 SETTLED = 0.95
+"""Likeness from which on a second look has found the same as the first. By the third look faces in clear view
+reach 0.97 and more; half-covered ones mostly stay below 0.9."""
 _LOOKS = 4
 DETECT_EVERY = 8
-"""With a place free, new faces are looked for on every 8th kept frame; on every frame while nobody is in
-view or somebody has just been lost."""
-MIN_FACE_PX = 20.0
+"""The picture is searched on every 8th kept frame, for small faces too; with a place free also, less thoroughly,
+on every frame while nobody is in view or somebody has just been lost."""
+MIN_FACE_PX = 32.0
+"""Below, patterns begin to pass for faces, and a face has too few pixels to show an action unit."""
+DISSOLVE_FRAMES = (4, 8, 16, 32, 64)
+"""Numbers of kept frames over which dissolves are looked for."""
+DISSOLVE_APART = 0.45
+"""A dissolve's ends resemble each other less than this (cosine of their detail)."""
+DISSOLVE_EXPLAINED = 0.87
+"""Share of the middle's detail that the sum of the ends must explain; one person's movements reach 0.79."""
+_DISSOLVE_WIDTH_PX = 320
+_OVERLAP = 0.1
+"""Share of the smaller box from which on one face may cover a part of the other."""
 _GALLERY = 6
 _JUMP = 0.6
 """Farthest that a face moves from one kept frame to the next, in sides of its box."""
@@ -108,6 +132,7 @@ class FaceTracker:
         self._present: list[Track] = []
         self._lost: list[Track] = []
         self._frames = 0
+        self._past: deque[NDArray[np.uint8]] = deque(maxlen=max(DISSOLVE_FRAMES) + 1)
 
     def close(self) -> None:
         self._detector.close()
@@ -117,10 +142,14 @@ class FaceTracker:
         """The people in this frame (H×W×3 uint8), by id; each track's `seen` is this frame's observation."""
         self._lost = [t for t in self._lost if pts_seconds - t.seen_pts_seconds <= LOST_AFTER_SECONDS]
         self._follow(image_bgr, pts_seconds)
-        free = self._max_faces - len(self._present)
-        due = self._frames % DETECT_EVERY == 0 or not self._present or self._lost
-        if free > 0 and due:
-            self._find_new(image_bgr, pts_seconds, free)
+        dissolved = self._end_dissolved(image_bgr)
+        thorough = self._frames % DETECT_EVERY == 0
+        wanted = not self._present or self._lost or dissolved
+        if thorough or (wanted and len(self._present) < self._max_faces):
+            regions = self._detector(image_bgr, thorough)
+            if thorough:
+                self._check(image_bgr, regions)
+            self._find_new(image_bgr, pts_seconds, regions)
         self._frames += 1
         self._present.sort(key=lambda track: track.face)
         return list(self._present)
@@ -150,15 +179,65 @@ class FaceTracker:
                 track.see(observation, pts_seconds)
                 self._present.append(track)
 
-    def _find_new(self, image_bgr: NDArray[np.uint8], pts_seconds: float, free: int) -> None:
+    def _end_dissolved(self, image_bgr: NDArray[np.uint8]) -> bool:
+        """Forget those whose face has become another's by a dissolve; whether there were any."""
+        height, width = image_bgr.shape[:2]
+        scale = min(1.0, _DISSOLVE_WIDTH_PX / max(height, width))
+        size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
+        small = cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_AREA)
+        self._past.append(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+        # The whole picture shows a dissolve best, unless both shots share what lies behind the face.
+        whole = self._dissolves((0.0, 0.0, float(width), float(height)), scale) if self._present else ()
+        ended = []
+        for track in self._present:
+            dissolves = (*whole, *self._dissolves(track.seen.bbox_xyxy, scale))
+            if any(frames < track.length for frames in dissolves):
+                ended.append(track)
+        self._present = [track for track in self._present if track not in ended]
+        return bool(ended)
+
+    def _dissolves(self, bbox_xyxy: tuple[float, float, float, float], scale: float) -> tuple[int, ...]:
+        """The members of DISSOLVE_FRAMES over which what is in a box went over into something else."""
+        now = _detail(self._past[-1], bbox_xyxy, scale)
+        found = []
+        for frames in DISSOLVE_FRAMES:
+            if frames >= len(self._past):
+                break
+            before = _detail(self._past[-1 - frames], bbox_xyxy, scale)
+            if now @ before < DISSOLVE_APART * np.linalg.norm(now) * np.linalg.norm(before):
+                middle = _detail(self._past[-1 - frames // 2], bbox_xyxy, scale)
+                if _is_sum(middle, before, now):
+                    found.append(frames)
+        return tuple(found)
+
+    def _check(self, image_bgr: NDArray[np.uint8], regions: Sequence[Region]) -> None:
+        """Lose those in whose place only other faces are found; where nothing is found, nothing is known."""
+        for track in list(self._present):
+            found = (self._settle(image_bgr, r) for r in regions if _inside(r.center_xy, track.seen))
+            contradicted = False
+            for face in found:
+                if face is None or not _same_place(face, track.seen):
+                    continue
+                contradicted = float(face.appearance @ track.seen.appearance) < SAME_AS_BEFORE
+                if not contradicted:
+                    break
+            if contradicted:
+                self._present.remove(track)
+                self._lost.append(track)
+
+    def _find_new(self, image_bgr: NDArray[np.uint8], pts_seconds: float, regions: Sequence[Region]) -> None:
+        free = self._max_faces - len(self._present)
         taken = [track.seen for track in self._present]
-        for region in self._detector(image_bgr):
+        for region in regions:
             if free == 0:
                 return
             if any(_inside(region.center_xy, seen) for seen in taken):
                 continue
             found = self._settle(image_bgr, region)
             if found is None or _side(found) < MIN_FACE_PX or any(_same_place(found, seen) for seen in taken):
+                continue
+            missing = any(_could_be_here(track, found, pts_seconds) for track in self._lost)
+            if missing and any(_overlap(found, seen) > _OVERLAP for seen in taken):
                 continue
             self._present.append(self._identify(found, pts_seconds))
             taken.append(found)
@@ -236,12 +315,45 @@ def _inside(center_xy: tuple[float, float], seen: Observation) -> bool:
     return x0 <= center_xy[0] <= x1 and y0 <= center_xy[1] <= y1
 
 
+def _is_sum(middle: NDArray[np.float32], before: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
+    """Whether a picture is two others laid over each other, each of 1024 values.
+
+    The weights of a dissolve add up to 1. A pattern that moves also resembles the sum of where it was and
+    where it is, but these cancel in part, and the weights come out larger.
+    """
+    ends = np.column_stack([before, now]).astype(np.float64)
+    weights = np.linalg.lstsq(ends, middle.astype(np.float64), rcond=None)[0]
+    rest = middle - ends @ weights
+    explained = 1.0 - float(rest @ rest) / max(float(middle @ middle), 1e-6)
+    return bool(weights.min() > 0.25 and weights.sum() < 1.02 and explained >= DISSOLVE_EXPLAINED)
+
+
 def _same_place(one: Observation, other: Observation) -> bool:
     """Boxes that share more than a third of their union: one face, not two."""
+    shared = _shared_px(one, other)
+    return shared > (_side(one) ** 2 + _side(other) ** 2 - shared) / 3
+
+
+def _overlap(one: Observation, other: Observation) -> float:
+    """What two boxes share, as a part of the smaller one."""
+    return _shared_px(one, other) / min(_side(one), _side(other)) ** 2
+
+
+def _shared_px(one: Observation, other: Observation) -> float:
     a, b = one.bbox_xyxy, other.bbox_xyxy
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    if width <= 0 or height <= 0:
-        return False
-    shared = width * height
-    areas: Sequence[float] = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
-    return bool(shared > (sum(areas) - shared) / 3)
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _detail(
+    grey: NDArray[np.uint8], bbox_xyxy: tuple[float, float, float, float], scale: float
+) -> NDArray[np.float32]:
+    """1024 values: the fine structure inside a box (full pixels) of a grey picture (reduced by `scale`)."""
+    height, width = grey.shape
+    x0, y0, x1, y1 = (round(value * scale) for value in bbox_xyxy)
+    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
+    cut = grey[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
+    values = cv2.resize(cut, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    # Linear throughout, so that the detail of a sum is the sum of the details.
+    detail = (values - cv2.GaussianBlur(values, (0, 0), 4)).ravel()
+    return detail - detail.mean()

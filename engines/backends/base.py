@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from engines.spec import EngineSpec
+from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from engines.export import ExportedEngine
@@ -19,6 +21,25 @@ class Session(Protocol):
 
     def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
         """Probabilities, float32 (B, n_aus), of checked inputs: the shapes of `ExportedEngine.forward`."""
+        ...
+
+
+class SlidingSession(Protocol):
+    """A temporal engine in the three parts that overlapping windows share. What passes between them, gates of
+    a frame and state of a window, is the backend's own affair. No result depends on what else is in a batch.
+    """
+
+    def frame(self, crop: np.ndarray) -> Any:
+        """What a frame adds to the gates of every window that it is in; crop uint8 (px, px, 3)."""
+        ...
+
+    def step(self, gates: Sequence[Any], states: Sequence[Any | None]) -> list[Any]:
+        """Every window one frame on: its frame's gates and its state, None at its first. The states handed in
+        are used up."""
+        ...
+
+    def head(self, state: Any) -> np.ndarray:
+        """Probabilities, float32 (n_aus,), after a window's last step."""
         ...
 
 
@@ -44,3 +65,23 @@ class Backend(ABC):
         Raises:
             EngineError: the library refuses the files.
         """
+
+    def export_sliding(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:  # noqa: ARG002
+        """Like `export`, of a temporal engine in parts.
+
+        Raises:
+            UsageError: this backend has none.
+        """
+        raise self._whole_only()
+
+    def open_sliding(self, folder: Path, spec: EngineSpec, threads: int | None) -> SlidingSession:  # noqa: ARG002
+        """Like `open`, of what `export_sliding` wrote.
+
+        Raises:
+            UsageError: this backend has none.
+            EngineError: the library refuses the files.
+        """
+        raise self._whole_only()
+
+    def _whole_only(self) -> UsageError:
+        return UsageError(f"backend {self.name} computes whole windows only; choose openvino or torch")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
-from engines.backends.base import Backend, Session
+from engines.backends.base import Backend, Session, SlidingSession
 from engines.export import ExportedEngine
 from engines.spec import EngineSpec
 from engines.weights import expected_weights, fill
@@ -36,6 +39,30 @@ class TorchSession:
             return self._engine(*inputs).numpy()
 
 
+class TorchSlidingSession:
+    """The module's own parts, window by window, so that a window's result does not depend on its company."""
+
+    def __init__(self, engine: ExportedEngine) -> None:
+        self._engine = engine
+        self._network: Any = engine.network
+
+    def frame(self, crop: np.ndarray) -> Tensor:
+        """See `SlidingSession`; (1, 512, 28, 28)."""
+        with torch.inference_mode():
+            images = self._engine.images(torch.from_numpy(np.require(crop, requirements=["C", "W"]))[None])
+            return self._network.conv_lstm.input_gates(self._network.frame_features(images))
+
+    def step(self, gates: Sequence[Tensor], states: Sequence[Any | None]) -> list[Any]:
+        """See `SlidingSession`; a state is hidden and cell, (1, 128, 28, 28) each."""
+        with torch.inference_mode():
+            return [self._network.conv_lstm.step(g, s) for g, s in zip(gates, states, strict=True)]
+
+    def head(self, state: Any) -> np.ndarray:
+        """See `SlidingSession`."""
+        with torch.inference_mode():
+            return torch.sigmoid(self._network.head(state[0])[0])[0].numpy()
+
+
 class TorchBackend(Backend):
     """float32 on the CPU."""
 
@@ -48,6 +75,18 @@ class TorchBackend(Backend):
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None) -> Session:
         """See `Backend`. PyTorch's thread count is the process's: `threads` sets it for every engine."""
+        return TorchSession(self._load(folder, spec, threads))
+
+    def export_sliding(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
+        """The same files as for the whole."""
+        self.export(engine, spec, precision, folder)
+
+    def open_sliding(self, folder: Path, spec: EngineSpec, threads: int | None) -> SlidingSession:
+        """See `Backend` and `open`."""
+        return TorchSlidingSession(self._load(folder, spec, threads))
+
+    @staticmethod
+    def _load(folder: Path, spec: EngineSpec, threads: int | None) -> ExportedEngine:
         if threads is not None:
             torch.set_num_threads(threads)
         engine = ExportedEngine(spec)
@@ -57,7 +96,7 @@ class TorchBackend(Backend):
             raise EngineError(
                 f"{folder}: cannot load the compiled engine: {str(error).splitlines()[0]}"
             ) from None
-        return TorchSession(engine)
+        return engine
 
 
 BACKEND = TorchBackend()

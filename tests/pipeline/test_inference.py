@@ -7,6 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engines.runtime import load_engine
+from engines.sliding import load_sliding
 from engines.spec import CropSpec, EngineSpec
 from pipeline.inference import InferStage
 from pipeline.messages import FaceCrop, Geometry, HeadPose, Ledger, Quality, Stamp
@@ -120,3 +122,46 @@ def test_an_engine_that_reads_the_level_map_needs_one() -> None:
     stage = InferStage([CountingEngine("one", 1, True)], 25.0, 1)
     with pytest.raises(ValueError, match="level_map: expected one"):
         stage(stamp_of(0), [replace(crop_of(0, 1, 0), level_map=None)], 1, Ledger("clip"))
+
+
+def test_a_new_stride_starts_windows_anew_with_a_spacing_of_their_own() -> None:
+    engine = CountingEngine("slow", 16, False)
+    stage, ledger = InferStage([engine], 60.0, 1), Ledger("clip")
+    for i in range(31):
+        (result,) = stage(stamp_of(i), [crop_of(0, i, i)], 1, ledger)
+    assert (result.window.state, result.window.every) == ("ready", 2)
+    states = []
+    for k in range(1, 20):
+        (result,) = stage(stamp_of(30 + 2 * k), [crop_of(0, 30 + 2 * k, 30 + k)], 2, ledger)
+        states.append(result.window.state)
+    assert result.window.every == 1
+    assert states == ["warming"] * 15 + ["ready"] * 4
+    assert result.aus["slow"]["AU01"] == pytest.approx(np.mean(range(38, 70, 2)) / 255, rel=1e-5)
+
+
+def test_sliding_and_recomputing_give_the_same_rows_across_lost_faces_and_gaps() -> None:
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (60, 224, 224, 3), dtype=np.uint8)
+    slow, fast = load_engine("satnet"), load_sliding("satnet")
+    rows = []
+    for engine in (slow, fast):
+        stage, ledger = InferStage([engine], 25.0, 7), Ledger("clip")
+        results = []
+        seq, begun = 0, {0: 0, 1: 5}
+        for i in range(60):
+            seq += 1 if i != 20 else 2  # a gap
+            faces = [f for f in (0, 1) if i >= begun[f] and not (f == 1 and i == 33)]
+            crops = [
+                replace(crop_of(f, 0, i - begun[f]), crops_bgr={"box_224": pictures[(i + 11 * f) % 60]})
+                for f in faces
+            ]
+            results += stage(stamp_of(seq), crops, 1, ledger)
+        rows.append((results, ledger))
+    (recomputed, ledger_a), (slid, ledger_b) = rows
+    assert ledger_a.skipped_inferences == ledger_b.skipped_inferences
+    assert [r.window for r in slid] == [r.window for r in recomputed]
+    answered = [(a, b) for a, b in zip(recomputed, slid, strict=True) if "satnet" in a.aus]
+    assert len(answered) >= 4
+    for a, b in answered:
+        assert set(b.aus) == {"satnet"}
+        np.testing.assert_allclose(list(b.aus["satnet"].values()), list(a.aus["satnet"].values()), atol=2e-5)

@@ -6,47 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from overlay_samples import AUS, ENGINES, engine, face, frame, row
 
-from engines.spec import CropSpec, EngineSpec
-from pipeline.messages import AUResult, FaceCrop, Frame, Geometry, HeadPose, Quality, Stamp, WindowInfo
+from pipeline.messages import AUResult
 from pipeline.overlay import Overlay, draw
-from pipeline.overlay_canvas import ACCENTS, WARNING, accent
-
-AUS = ("AU01", "AU02", "AU04", "AU06", "AU12", "AU15", "AU25")
-
-
-def engine(name: str, window: int = 1, trained: str = "untrained") -> EngineSpec:
-    thresholds = (0.5,) * len(AUS)
-    return EngineSpec(
-        name, name, {}, CropSpec("box", 224), False, window, None, AUS, thresholds, {"trained": trained}
-    )
-
-
-ENGINES = (engine("cednn"), engine("satnet", 16))
-
-
-def face(box: tuple[float, float, float, float], number: int = 0) -> FaceCrop:
-    rng = np.random.default_rng(number)
-    points = np.zeros((478, 3), np.float32)
-    points[:, 0] = rng.uniform(box[0], box[2], 478)
-    points[:, 1] = rng.uniform(box[1], box[3], 478)
-    geometry = Geometry(0.3, 0.0, 0.5, 0.0, 0.3, 0.2, 0.8)
-    pose, quality = HeadPose(0, 0, 0), Quality(face_px=50, blur=0.1, symmetry=0.9, frontal=True)
-    return FaceCrop(
-        number, 0, box, 0.9, points, pose, quality, geometry, "automatic", 1.0, 0.0, {}, None, None
-    )
-
-
-def frame(width: int, height: int, seq: int = 0, stream: str = "clip.mp4") -> Frame:
-    return Frame(Stamp(stream, 0, seq, seq / 25, 0.0, 0.0), np.full((height, width, 3), 128, np.uint8))
-
-
-def row(
-    of: Frame, crop: FaceCrop | None, names: tuple[str, ...] = ("cednn", "satnet"), state: str = "ready"
-) -> AUResult:
-    aus = {name: {au: 0.9 - i / 10 for i, au in enumerate(AUS)} for name in names} if crop else {}
-    active = {name: tuple(au for au, p in values.items() if p >= 0.5) for name, values in aus.items()}
-    return AUResult(of.stamp, 1, crop, aus, active, window=WindowInfo(state, None, None, 1))
+from pipeline.overlay_canvas import ACCENTS, TRACK, WARNING, accent
 
 
 def changed(picture: np.ndarray) -> np.ndarray:
@@ -130,7 +94,7 @@ def test_a_temporal_engine_keeps_its_last_value_between_outputs_but_not_across_a
     ready, between, broken = (frame(640, 360) for _ in range(3))
 
     def bars(drawn: np.ndarray) -> int:
-        return count(drawn, (92, 88, 84))  # the ground of the bars
+        return count(drawn, TRACK)  # the ground of the bars
 
     fresh = bars(overlay.draw(ready, [row(ready, crop)]))
     assert fresh > 0
@@ -153,6 +117,27 @@ def test_a_panel_stays_where_it_is_while_its_face_moves_a_little() -> None:
     assert len(left_edges) == 1
 
 
+def test_a_panel_follows_its_face_without_jumps_and_keeps_its_size() -> None:
+    """From a first frame in which the temporal engine is still warming up."""
+    overlay = Overlay(ENGINES)
+    left_edges, heights = [], set()
+    for i in range(60):
+        picture = frame(640, 360, seq=1)
+        warming = i < 5
+        engines = ("cednn",) if warming else ("cednn", "satnet")
+        state = "warming" if warming else "ready"
+        drawn = changed(
+            overlay.draw(picture, [row(picture, face((440 - i, 60, 600 - i, 320)), engines, state)])
+        )
+        drawn[:30] = False
+        columns = np.flatnonzero(drawn.any(axis=0))
+        left_edges.append(int(columns[0]))
+        heights.add(int(drawn[:, columns[0] + 1].sum()))
+    assert max(left_edges) - min(left_edges) >= 30
+    assert np.abs(np.diff(left_edges)).max() <= 6
+    assert len(heights) == 1
+
+
 def test_the_strip_tells_streams_frames_and_missing_faces_apart() -> None:
     def strip(**changes: object) -> np.ndarray:
         fps = changes.pop("fps", 20.0)
@@ -165,6 +150,17 @@ def test_the_strip_tells_streams_frames_and_missing_faces_apart() -> None:
         assert (base != other).any()
     assert count(base, WARNING) > 0
     assert strip(stream="rtsp://camera/" + "long/" * 100).shape == base.shape
+
+
+def test_time_and_frame_number_stand_still_when_the_speed_changes_or_the_face_goes() -> None:
+    picture = frame(640, 360)
+    crop = face((380, 100, 520, 280))
+    drawn = [
+        draw(picture, [row(picture, of)], ENGINES, fps)[:20, -110:]
+        for of in (crop, None)
+        for fps in (None, 9.9, 10.0, 123.4)
+    ]
+    assert all((other == drawn[0]).all() for other in drawn)
 
 
 def test_scaled_drawing_has_the_scaled_size() -> None:

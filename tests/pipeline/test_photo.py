@@ -95,7 +95,7 @@ def test_cut_off(tmp_path: Path, suffix: str, share: float, capfd: pytest.Captur
     Image.fromarray(noise).save(stream, FORMATS.get(suffix, "BMP"))
     path = tmp_path / f"cut{suffix}"
     path.write_bytes(stream.getvalue()[: int(share * len(stream.getvalue()))])
-    with pytest.raises(SourceError, match="damaged|not a picture") as caught:
+    with pytest.raises(SourceError, match=r"damaged|not a picture") as caught:
         read_photo(path)
     assert "\n" not in str(caught.value)
     assert capfd.readouterr().err == ""

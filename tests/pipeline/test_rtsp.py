@@ -32,8 +32,12 @@ def mount(path, pipeline):
     factory = GstRtspServer.RTSPMediaFactory()
     factory.set_launch("( " + pipeline + " )"); factory.set_shared(True)
     server.get_mount_points().add_factory(path, factory)
-colour = "videotestsrc is-live=true pattern=solid-color foreground-color=0xffc83c5a ! video/x-raw,width=160,height=120,framerate=20/1 ! "
-mount("/h264", colour + "x264enc tune=zerolatency key-int-max=20 speed-preset=ultrafast ! rtph264pay name=pay0 config-interval=1")
+colour = (
+    "videotestsrc is-live=true pattern=solid-color foreground-color=0xffc83c5a"
+    " ! video/x-raw,format=I420,width=160,height=120,framerate=20/1 ! "
+)
+x264 = "x264enc tune=zerolatency key-int-max=20 speed-preset=ultrafast"
+mount("/h264", colour + x264 + " ! rtph264pay name=pay0 config-interval=1")
 mount("/jpeg", colour + "jpegenc ! rtpjpegpay name=pay0")
 server.attach(None)
 print(server.get_bound_port(), flush=True)
@@ -83,7 +87,7 @@ def test_frames(server: tuple[str, Callable[[], None]], path: str) -> None:
     assert source.info.rate_hz == pytest.approx(20, abs=6)
     assert 0 <= ledger.estimated_pts <= 8
     assert ledger.captured == 25
-    assert np.abs(frames[-1].image_bgr[60, 80].astype(int) - (90, 60, 200)).max() <= 8
+    assert np.abs(frames[-1].image_bgr[60, 80].astype(int) - (90, 60, 200)).max() <= 15
 
 
 def test_the_first_frame_has_no_pts(server: tuple[str, Callable[[], None]]) -> None:
@@ -104,8 +108,8 @@ def test_the_server_dies(server: tuple[str, Callable[[], None]]) -> None:
         stop()
         began = time.monotonic()
         with pytest.raises(SourceError, match=f"^{address}/h264: "):
-            for _ in frames:
-                assert time.monotonic() - began < 12
+            list(frames)
+        assert time.monotonic() - began < 12
     finally:
         source.close()
 

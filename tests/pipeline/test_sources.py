@@ -21,7 +21,7 @@ from pipeline.sources import resolve_sources
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_clip(
-        tmp_path_factory.mktemp("clip") / "clip.mp4", frames=5, container={"movflags": "faststart"}
+        tmp_path_factory.mktemp("clip") / "clip.mp4", frames=50, container={"movflags": "faststart"}
     )
 
 
@@ -48,17 +48,17 @@ def test_names(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name
     shutil.copy(clip, tmp_path / name)
     info, frames, _ = read(tmp_path / name)
     assert info.stream == name
-    assert len(frames) == 5
+    assert len(frames) == 50
     monkeypatch.chdir(tmp_path)
     if name != "demo":
-        assert len(read(name)[1]) == 5
+        assert len(read(name)[1]) == 50
 
 
 def test_names_that_cannot_be_printed(clip: Path, tmp_path: Path) -> None:
     for name in ("line\nbreak.mp4", "bytes\udcff.mp4"):
         shutil.copy(clip, tmp_path / name)
         info, frames, _ = read(tmp_path / name)
-        assert len(frames) == 5
+        assert len(frames) == 50
         assert info.stream.isprintable()
         info.stream.encode()
         os.truncate(tmp_path / name, 100)
@@ -71,8 +71,8 @@ def test_names_that_cannot_be_printed(clip: Path, tmp_path: Path) -> None:
 def test_file_addresses(clip: Path, tmp_path: Path) -> None:
     shutil.copy(clip, tmp_path / "with space%.mp4")
     address = f"file://{tmp_path}/with%20space%25.mp4"
-    assert len(read(address)[1]) == 5
-    assert len(read(address.replace("file://", "file://localhost"))[1]) == 5
+    assert len(read(address)[1]) == 50
+    assert len(read(address.replace("file://", "file://localhost"))[1]) == 50
 
 
 def test_globs_are_in_natural_order_and_names_unique(clip: Path, tmp_path: Path) -> None:
@@ -125,8 +125,15 @@ def test_permissions(clip: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["ftp://user:SECRET@host/a", "rtsp://", "rtsp://user:SECRET@/x", "rtsp://[::1", "rtsp://user:SECRET@h:99999/", "rtsp://h:0/"],
-)  # fmt: skip
+    [
+        "ftp://user:SECRET@host/a",
+        "rtsp://",
+        "rtsp://user:SECRET@/x",
+        "rtsp://[::1",
+        "rtsp://user:SECRET@h:99999/",
+        "rtsp://h:0/",
+    ],
+)
 def test_addresses_that_cannot_be(source: str) -> None:
     with pytest.raises(UsageError) as caught:
         resolve_sources([source], [])
@@ -155,7 +162,8 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             return super().do_GET()
         self.send_response(200)  # HTTP/1.0 without a length: the end of the connection is the end
         self.end_headers()
-        self.wfile.write((Path(self.directory) / "clip.mp4").read_bytes())
+        data = (Path(self.directory) / "clip.mp4").read_bytes()
+        self.wfile.write(data[:-600] if "cut" in self.path else data)
         return None
 
     def log_message(self, *_: Any) -> None:
@@ -181,8 +189,9 @@ def test_http(clip: Path) -> None:
     with _served(clip.parent) as address:
         for path in ("clip.mp4", "chunked.mp4"):
             info, frames, ledger = read(f"{address}/{path}")
-            assert (info.live, len(frames), ledger.ended) == (False, 5, "end of file")
+            assert (info.live, len(frames), ledger.ended) == (False, 50, "end of file")
             assert shows(frames[0].image_bgr, (RED, GREEN, BLUE, GREY))
+        assert "before its stated end" in read(f"{address}/chunked-cut.mp4")[2].ended
         with pytest.raises(SourceError, match="404"):
             read(f"{address.replace('//', '//user:SECRET@')}/none.mp4?SECRET")
     with pytest.raises(SourceError, match="cannot be reached") as caught:

@@ -84,7 +84,7 @@ def test_a_subscriber_that_does_not_read_never_holds_up_the_run(
     _, i = wait_until_joined(sink, socket, 0)
     at = stamp(i, "a")
     row, picture, slowest = result(at, crop()), frame(at), 0.0
-    for _ in range(8000):
+    for _ in range(24_000):  # more than the buffers of libzmq and of both ends of the connection hold
         before = time.perf_counter()
         sink.write(picture, [row])
         slowest = max(slowest, time.perf_counter() - before)
@@ -92,7 +92,7 @@ def test_a_subscriber_that_does_not_read_never_holds_up_the_run(
     sequence = []
     while socket.poll(200):
         sequence.append(json.loads(socket.recv()).get("sequence", -1))
-    assert 0 < len(sequence) < 7000  # the rest was let go, not kept in memory
+    assert 0 < len(sequence) < 20_000  # the rest was let go, not kept in memory
     before = time.perf_counter()
     sink.close_stream(ledger("a"))
     sink.finish()

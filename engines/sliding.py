@@ -1,0 +1,195 @@
+"""A temporal engine frame by frame: one output per frame without computing every frame sixteen times.
+
+What a frame adds to the gates of the ConvLSTM is computed once. Windows that overlap differ in their states
+only: at a frame all windows that contain it, of all faces, advance by one step together, and the one that
+ends there gives an output. A window that no output will come from is never begun.
+
+The numbers are the full-window network's, and do not depend on what else is in flight. Works without PyTorch
+when the cache is warm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines import backends, cache
+from engines.backends.base import SlidingSession
+from engines.bundle import resolve
+from engines.cache import Entry, Log, Parity
+from engines.runtime import log_to_stderr
+from engines.spec import EngineSpec
+from pipeline.errors import UsageError
+
+WindowState = Literal["warming", "off_hop", "ready"]
+
+
+def window_state(length: int, every: int, hop: int, kept: int, track_index: int) -> WindowState:
+    """Whether a frame of a face has an output.
+
+    Args:
+        length: frames of a window.
+        every: how many kept frames a window goes on by from one of its frames to the next.
+        hop: outputs come where track_index + 1 is a multiple of it.
+        kept: frames of the face since the last restart, this one included.
+        track_index: kept frames since the face's track began, this one left out.
+
+    Returns:
+        `warming` before the first full window, `off_hop` between outputs, `ready` where there is one.
+    """
+    if kept < (length - 1) * every + 1:
+        return "warming"
+    return "off_hop" if (track_index + 1) % hop else "ready"
+
+
+class Track:
+    """The windows in flight of one face: at most `every` times 16 / hop, rounded up."""
+
+    def __init__(self, length: int, every: int, hop: int) -> None:
+        self.length, self.every, self.hop = length, every, hop
+        self.kept = 0
+        """Frames since the last restart, the newest included."""
+        self.states: dict[int, Any] = {}
+        """Track index at which a window ends → its state."""
+        self._index: int | None = None
+
+    def advance(self, track_index: int, restart: bool) -> list[int]:
+        """Go on to a frame: the ends of the windows that it belongs to. They are due, now or later.
+
+        A track index that does not follow the last one restarts as well: frames between are missing.
+        """
+        if restart or self._index is None or track_index != self._index + 1:
+            self.kept = 0
+            self.states.clear()
+        self._index = track_index
+        self.kept += 1
+        span = (self.length - 1) * self.every
+        oldest = track_index - self.kept + 1
+        return [
+            end
+            for end in range(track_index, track_index + span + 1, self.every)
+            if (end + 1) % self.hop == 0 and end - span >= oldest
+        ]
+
+    @property
+    def state(self) -> WindowState:
+        """What the newest frame has."""
+        if self._index is None:
+            return "warming"
+        return window_state(self.length, self.every, self.hop, self.kept, self._index)
+
+
+class SlidingEngine:
+    """A temporal network, compiled in parts and loaded. Not for two threads at once."""
+
+    def __init__(
+        self,
+        spec: EngineSpec,
+        session: SlidingSession,
+        backend: str,
+        precision: str,
+        reason: str,
+        entry: Entry,
+    ) -> None:
+        self.spec = spec
+        self.backend = backend
+        """`openvino`, `torch`: never `auto`."""
+        self.precision = precision
+        self.reason = reason
+        """Why this backend, for people."""
+        self.folder: Path = entry.folder
+        """The compiled engine in the cache."""
+        self.parity: Parity = entry.parity
+        """Against PyTorch eager on full windows, when it was built."""
+        self.session = session
+        """Its parts."""
+
+    def track(self, every: int, hop: int) -> Track:
+        """A face comes into view: nothing in flight yet.
+
+        Raises:
+            UsageError: `every` or `hop` is below 1.
+        """
+        if every < 1 or hop < 1:
+            raise UsageError(f"{self.spec.name}: expected every and hop of 1 or more, got {every} and {hop}")
+        return Track(self.spec.window, every, hop)
+
+    def push(
+        self, frames: Sequence[tuple[Track, NDArray[np.uint8], int, bool]]
+    ) -> list[NDArray[np.float32] | None]:
+        """The newest frame of each of some faces.
+
+        Args:
+            frames: per face its track, each once; its crop, uint8 BGR (224, 224, 3); its track index, kept
+                frames since the track began; and whether its windows start anew with this frame.
+
+        Returns:
+            Per face probabilities, float32 (n_aus,) in the order of `spec.aus`, where `track.state` is
+            `ready`, else None.
+
+        Raises:
+            UsageError: a crop of another shape or type, or one track twice.
+        """
+        self._check(frames)
+        advancing = [(track, track.advance(index, restart)) for track, _, index, restart in frames]
+        gates, windows = [], []
+        for (track, ends), (_, crop, _, _) in zip(advancing, frames, strict=True):
+            if ends:
+                gates += [self.session.frame(crop)] * len(ends)
+                windows += [(track, end) for end in ends]
+        before = [track.states.pop(end, None) for track, end in windows]
+        for (track, end), state in zip(windows, self.session.step(gates, before), strict=True):
+            track.states[end] = state
+        outputs: list[NDArray[np.float32] | None] = []
+        for track, _, index, _ in frames:
+            state = track.states.pop(index, None)
+            outputs.append(None if state is None else self.session.head(state))
+        return outputs
+
+    def _check(self, frames: Sequence[tuple[Track, NDArray[np.uint8], int, bool]]) -> None:
+        shape = self.spec.crops_shape(1)[2:]
+        for _, crop, _, _ in frames:
+            if not isinstance(crop, np.ndarray) or crop.shape != shape or crop.dtype != np.uint8:
+                got = f"{crop.dtype} {crop.shape}" if isinstance(crop, np.ndarray) else type(crop).__name__
+                raise UsageError(f"{self.spec.name}: crop: expected uint8 {shape}, got {got}")
+        if len({id(track) for track, _, _, _ in frames}) < len(frames):
+            raise UsageError(f"{self.spec.name}: expected every track once, got one twice")
+
+
+def load_sliding(
+    name_or_path: str | Path,
+    backend: str = "auto",
+    precision: str = "fp32",
+    threads: int | None = None,
+    log: Log = log_to_stderr,
+) -> SlidingEngine:
+    """A temporal engine in parts, ready to slide; compiled first where the cache does not hold it.
+
+    The arguments are `load_engine`'s.
+
+    Raises:
+        UsageError: like `load_engine`, or the engine looks at single frames.
+        EngineError: like `load_engine`.
+    """
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads: expected 1 or more, got {threads}")
+    bundle = resolve(name_or_path)
+    if bundle.spec.window == 1:
+        raise UsageError(f"{bundle.spec.name}: expected a temporal engine, this one looks at single frames")
+    chosen, reason = backends.choose(backend)
+    implementation = backends.get(chosen, precision)
+    bundle.verify()
+
+    def compile_into(folder: Path) -> Parity:
+        log(f"{bundle.spec.name}: compiling its parts for {chosen} in {precision}; kept for the next time")
+        from engines.build import build_sliding  # brings PyTorch, which a warm cache does without
+
+        return build_sliding(bundle, implementation, precision, folder)
+
+    entry = cache.entry(bundle, chosen, precision, compile_into, log, form="sliding")
+    session = implementation.open_sliding(entry.folder, bundle.spec, threads)
+    return SlidingEngine(bundle.spec, session, chosen, precision, reason, entry)

@@ -1,0 +1,216 @@
+"""Every hand-over between processes, in one table: what, by whom, to whom, and what when it is full.
+
+    capture ──▶ face ──▶ infer ──▶ sink        supervisor ──▶ every worker (control)
+       frames ╌╌╌▶╌╌╌╌╌╌╌▶╌╌╌╌╌╌╌╌▶            every worker ──▶ supervisor (reports)
+                 crops ╌╌▶
+
+The messages here are what travels: the dataclasses of `messages` with references to pixels (`PixelRef`) where
+those have arrays. The pixels lie in rings: `frames.N`, `crops.N`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, StreamInfo
+from pipeline.ring import PixelRef, RingSpec, Slot, packed_bytes
+
+LEVEL_MAP = "level_map"
+"""What the level map is called among the pixels of a face; no crop has that name."""
+
+View = Callable[[PixelRef], NDArray[np.uint8]]
+"""`Ring.view` or `Ring.copy`."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamBegin:
+    """Before the first frame of a stream, through all stages."""
+
+    info: StreamInfo
+
+
+@dataclass(frozen=True, slots=True)
+class FramePacket:
+    """capture → face: one frame; further on, what the later stages need to know of it."""
+
+    stamp: Stamp
+    stride: int
+    """Every stride-th decoded frame is kept."""
+    image: PixelRef | None
+    """H×W×3 in a ring `frames.N`; None once nobody needs it any more."""
+    latency_ms: Mapping[str, float]
+    """What each stage so far took."""
+
+
+@dataclass(frozen=True, slots=True)
+class FacesPacket:
+    """face → infer: the faces of one frame."""
+
+    frame: FramePacket
+    crops: tuple[FaceCrop, ...]
+    """Without their pixels."""
+    pixels: tuple[Mapping[str, PixelRef], ...]
+    """For every face, by name of the crop and `level_map`: S×S×3 and 224×224 in a ring `crops.N`; all in one
+    slot."""
+
+    def __post_init__(self) -> None:
+        if len(self.crops) != len(self.pixels):
+            raise ValueError(f"pixels: expected {len(self.crops)} faces, got {len(self.pixels)}")
+
+    @classmethod
+    def pack(cls, frame: FramePacket, crops: Sequence[FaceCrop], slot: Slot | None) -> FacesPacket:
+        """Copy the pixels of the faces into a slot; None will do when there are none."""
+        pixels = []
+        for crop in crops:
+            arrays = dict(crop.crops_bgr)
+            if crop.level_map is not None:
+                arrays[LEVEL_MAP] = crop.level_map
+            if arrays and slot is None:
+                raise ValueError("slot: expected one for faces with pixels, got None")
+            pixels.append({name: slot.put(array) for name, array in arrays.items() if slot is not None})
+        return cls(frame, tuple(map(without_pixels, crops)), tuple(pixels))
+
+    def faces(self, view: View) -> list[FaceCrop]:
+        """The faces with their pixels; StaleError when these are gone."""
+        return [
+            replace(
+                crop,
+                crops_bgr={name: view(ref) for name, ref in refs.items() if name != LEVEL_MAP},
+                level_map=view(refs[LEVEL_MAP]) if LEVEL_MAP in refs else None,
+            )
+            for crop, refs in zip(self.crops, self.pixels, strict=True)
+        ]
+
+    @property
+    def lease(self) -> PixelRef | None:
+        """Any reference into the slot of the crops, to release it by."""
+        return next((ref for refs in self.pixels for ref in refs.values()), None)
+
+
+def without_pixels(crop: FaceCrop) -> FaceCrop:
+    """The face as it goes on the wire; what results carry to the sinks."""
+    return replace(crop, crops_bgr={}, level_map=None)
+
+
+@dataclass(frozen=True, slots=True)
+class ResultsPacket:
+    """infer → sink: the rows of one frame, one for every face or one without a face."""
+
+    frame: FramePacket
+    results: tuple[AUResult, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnd:
+    """After the last frame of a stream, through all stages; every stage checks it against what arrived."""
+
+    stream: str
+    last_seq: int | None
+    """`Stamp.seq` of the last frame that was sent; None when there was none."""
+    frames: int
+    """Frames that were sent."""
+    ledger: Ledger
+    """As far as the stages so far could fill it in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """worker → supervisor: this stage cannot go on."""
+
+    stage: str
+    error: str
+    """One line."""
+    traceback: str
+    """Empty for what the user can put right; otherwise Python's text."""
+    exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """worker → supervisor: this stage can go on."""
+
+    stage: str
+    about: str
+    """What it found, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """supervisor → worker."""
+
+    verb: Literal["start", "stop", "reset"]
+    """`start`: the setup is written; `stop`: end the streams as if they had ended; `reset`: let go of all
+    leases and start anew."""
+    reason: str
+    ledger: Ledger | None
+    """With `stop` for the sink after a death: what was captured."""
+
+
+Message = (
+    StreamBegin | FramePacket | FacesPacket | ResultsPacket | StreamEnd | Ledger | Failure | Ready | Control
+)
+"""Whatever goes through a channel. A bare Ledger reports progress."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandOver:
+    """One row of the table."""
+
+    name: str
+    messages: tuple[type, ...]
+    producer: str
+    consumer: str
+    credits: int
+    """Messages on the way or in work at the consumer; a stage works on one while the next is waiting."""
+    file: Literal["wait"]
+    """With no credit left: the producer waits. Every stage does so in turn, up to the decoder."""
+    live: Literal["wait", "drop oldest"]
+    """`drop oldest`: the producer goes on, and of what it keeps in waiting the oldest is dropped and counted.
+    Only before tracking; further on a gap would tear windows apart."""
+
+    def endpoint(self, folder: Path, index: int = 0) -> Path:
+        """Its socket in the run's directory; index: which of several producers, or of a worker's lives."""
+        return folder / f"{self.name}.{index}.socket"
+
+
+_MARKS = (StreamBegin, StreamEnd)
+HAND_OVERS = {
+    row.name: row
+    for row in (
+        HandOver("frames", (FramePacket, *_MARKS), "capture", "face", 2, "wait", "drop oldest"),
+        HandOver("faces", (FacesPacket, *_MARKS), "face", "infer", 2, "wait", "wait"),
+        HandOver("results", (ResultsPacket, *_MARKS), "infer", "sink", 4, "wait", "wait"),
+        HandOver("control", (Control,), "supervisor", "worker", 16, "wait", "wait"),
+        HandOver("reports", (Ledger, Failure, Ready, Control), "worker", "supervisor", 64, "wait", "wait"),
+    )
+}
+
+
+def frames_ring(size_wh: tuple[int, int], waiting: int = 0, to_sink: bool = True, index: int = 0) -> RingSpec:
+    """The ring of the pictures of one capture process: so large that `take` always finds a free slot.
+
+    One slot is being written, `waiting` wait at the capture (live), and the rest are on the way or in work,
+    which the credits bound, as every stage sends on before it returns its credit.
+
+    Args:
+        size_wh: width and height of the largest frame.
+        waiting: frames that capture may keep in waiting.
+        to_sink: whether a sink wants the pictures; otherwise the face stage releases them.
+        index: which of several capture processes.
+    """
+    through = ("frames", "faces", "results") if to_sink else ("frames",)
+    slots = 1 + waiting + sum(HAND_OVERS[name].credits for name in through)
+    holders = ("capture", "face", "infer", "sink")
+    return RingSpec(f"frames.{index}", slots, packed_bytes([(size_wh[1], size_wh[0], 3)]), holders)
+
+
+def crops_ring(shapes: Sequence[Sequence[int]], max_faces: int, index: int = 0) -> RingSpec:
+    """The ring of what is cut out of the pictures; shapes: of all arrays of one face."""
+    slots = 1 + HAND_OVERS["faces"].credits
+    return RingSpec(f"crops.{index}", slots, max(1, packed_bytes([*shapes] * max_faces)), ("face", "infer"))

@@ -1,0 +1,97 @@
+"""The pacer against a simulated pipeline: how often it changes its mind, what it loses, how late it is."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+
+from pipeline.pacing import Pacer
+
+
+class Simulation:
+    """A source at `rate` frames/s into a pipeline that takes one frame every 1/capacity s, two in waiting."""
+
+    def __init__(self, rate: float) -> None:
+        self.rate, self.pacer = rate, Pacer()
+        self.waiting: deque[float] = deque()
+        self.free_at = 0.0
+        self.seq = 0
+        self.strides: list[int] = []
+        self.delays: list[float] = []
+        self.delivered = self.dropped = self.decimated = 0
+
+    def run(self, seconds: float, capacity: float) -> None:
+        for _ in range(round(seconds * self.rate)):
+            now = self.seq / self.rate
+            while self.waiting and self.free_at <= now:
+                self._serve(capacity)
+            lost = 0
+            if self.pacer.keep(self.seq):
+                self.waiting.append(now)
+                if len(self.waiting) > 2:
+                    self.waiting.popleft()
+                    lost = 1
+                    self.dropped += 1
+                self.pacer.note(now, lost)
+            else:
+                self.decimated += 1
+            self.strides.append(self.pacer.stride)
+            self.seq += 1
+
+    def _serve(self, capacity: float) -> None:
+        captured = self.waiting.popleft()
+        begin = max(self.free_at, captured)
+        self.free_at = begin + 1 / capacity
+        self.delays.append(self.free_at - captured)
+        self.delivered += 1
+
+    @property
+    def changes(self) -> int:
+        return sum(a != b for a, b in zip(self.strides, self.strides[1:], strict=False))
+
+
+def test_a_pipeline_that_keeps_up_is_left_alone() -> None:
+    s = Simulation(30)
+    s.run(60, capacity=35)
+    assert set(s.strides) == {1}
+    assert s.dropped == s.decimated == 0
+
+
+@pytest.mark.parametrize(
+    ("rate", "capacity", "strides"),
+    [(60, 15.5, {4}), (30, 16, {2}), (60, 35, {2}), (30, 4, {8, 9}), (25, 24, {2})],
+)
+def test_under_overload_the_stride_fits_the_capacity_and_changes_rarely(rate, capacity, strides) -> None:
+    s = Simulation(rate)
+    s.run(10, capacity)
+    before = s.dropped
+    s.run(110, capacity)
+    assert max(set(s.strides[-rate * 60 :]), key=s.strides[-rate * 60 :].count) in strides
+    assert s.changes <= 20
+    # After it has settled only the tries to go lower lose anything, and latency stays below three services.
+    assert s.dropped - before < 0.03 * s.delivered
+    assert max(s.delays) <= 3.2 / capacity
+
+
+def test_one_hiccup_changes_nothing() -> None:
+    s = Simulation(30)
+    s.run(10, capacity=40)
+    s.free_at += 0.2
+    s.run(20, capacity=40)
+    assert s.dropped > 0
+    assert set(s.strides) == {1}
+
+
+def test_when_the_load_goes_the_stride_returns_to_one() -> None:
+    s = Simulation(60)
+    s.run(20, capacity=15)
+    assert max(s.strides) >= 4
+    s.run(120, capacity=100)
+    assert s.pacer.stride == 1
+
+
+def test_every_frame_is_delivered_dropped_decimated_or_waiting() -> None:
+    s = Simulation(60)
+    s.run(30, capacity=13)
+    assert s.seq == s.delivered + s.dropped + s.decimated + len(s.waiting)
