@@ -54,8 +54,8 @@ SETTLED = 0.95
 reach 0.97 and more; half-covered ones mostly stay below 0.9."""
 _LOOKS = 4
 DETECT_EVERY = 8
-"""The picture is searched on every 8th kept frame, for small faces too; with a place free also, less thoroughly,
-on every frame while nobody is in view or somebody has just been lost."""
+"""The picture is searched on every 8th kept frame, for small faces too; with a place free also, less
+thoroughly, on every frame while nobody is in view or somebody has just been lost."""
 MIN_FACE_PX = 32.0
 """Below, patterns begin to pass for faces, and a face has too few pixels to show an action unit."""
 DISSOLVE_FRAMES = (4, 8, 16, 32, 64)
