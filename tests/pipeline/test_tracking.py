@@ -443,6 +443,22 @@ def test_two_meshes_on_one_face_become_one(ann: Head, bea: Head) -> None:
         tracker.close()
 
 
+def test_a_mesh_that_slid_off_its_face_is_noticed(ann: Head, bea: Head) -> None:
+    tracker = FaceTracker(1)
+    try:
+        picture = compose(Shown(ann))
+        (mine,) = tracker.update(picture, 0.0)
+        other = tracker._observe(compose(Shown(bea)), mesh.region_of(mine.seen.points))
+        slid = Track(5, mine.seen._replace(appearance=other.appearance), 0.0)
+        regions = tracker._detector(picture)
+        for one, finds, kept in ((mine, regions, True), (slid, [], True), (slid, regions, False)):
+            tracker._present = [one]
+            tracker._check(picture, finds)
+            assert (tracker._present == [one]) is kept
+    finally:
+        tracker.close()
+
+
 def test_a_face_that_resembles_two_missing_people_is_somebody_new(ann: Head) -> None:
     tracker = FaceTracker(4)
     try:
