@@ -54,8 +54,10 @@ SETTLED = 0.95
 reach 0.97 and more; half-covered ones mostly stay below 0.9."""
 _LOOKS = 4
 DETECT_EVERY = 8
-"""The picture is searched on every 8th kept frame, for small faces too; with a place free also, less
-thoroughly, on every frame while nobody is in view or somebody has just been lost."""
+"""The picture is searched on every 8th kept frame; with a place free also on every frame while nobody is in
+view or somebody has just been lost."""
+SEARCH_EVERY = 32
+"""On every 32nd kept frame it is searched for small faces too, which takes six times as long."""
 MIN_FACE_PX = 32.0
 """Below, patterns begin to pass for faces, and a face has too few pixels to show an action unit."""
 DISSOLVE_FRAMES = (4, 8, 16, 32, 64)
@@ -143,11 +145,12 @@ class FaceTracker:
         self._lost = [t for t in self._lost if pts_seconds - t.seen_pts_seconds <= LOST_AFTER_SECONDS]
         self._follow(image_bgr, pts_seconds)
         dissolved = self._end_dissolved(image_bgr)
-        thorough = self._frames % DETECT_EVERY == 0
+        checking = self._frames % DETECT_EVERY == 0
+        thorough = self._frames % SEARCH_EVERY == 0
         wanted = not self._present or self._lost or dissolved
-        if thorough or (wanted and len(self._present) < self._max_faces):
+        if checking or (wanted and len(self._present) < self._max_faces):
             regions = self._detector(image_bgr, thorough)
-            if thorough:
+            if checking:
                 self._check(image_bgr, regions)
             self._find_new(image_bgr, pts_seconds, regions)
         self._frames += 1
