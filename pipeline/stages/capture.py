@@ -13,7 +13,7 @@ from pipeline.pacing import Pacer
 from pipeline.ring import Ring
 from pipeline.sources import look_at, open_source, resolve_sources
 from pipeline.stages.worker import Worker, info_entry
-from pipeline.streams import FramePacket, StreamBegin, StreamEnd
+from pipeline.streams import HAND_OVERS, FramePacket, StreamBegin, StreamEnd
 
 WAITING = 2
 """Frames of a live source that may wait for room; then the oldest goes."""
@@ -66,6 +66,8 @@ def run(worker: Worker) -> None:
         live = config.live if config.live is not None else info.live
         if not sender.send(StreamBegin(info), stop=worker.stopping):
             return
+        while live and sender.credits < HAND_OVERS["frames"].credits and worker.wish() is None:
+            sender.wait(0.05)  # until the face stage has made ready for this stream: no frame need be lost
         try:
             frames = captured_frames(source, spec, config, ledger, worker.wish)
             if live:
