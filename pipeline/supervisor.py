@@ -198,8 +198,10 @@ class StreamedRun:
         done = next((about for about in sink.ready if "paths" in about), None)
         self.paths = [Path(path) for path in done["paths"]] if done else []
         self.ledgers = list(sink.ledgers.values()) or list(self._stages["capture"].ledgers.values())
-        if death is not None:
-            raise self._error(death)
+        # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
+        complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
+        if complaint is not None:
+            raise self._error(complaint)
 
     def _let_the_sink_end(self, death: _Stage | None, wish: str | None) -> None:
         """After a death: capture stops, its count goes to the sink, which closes its files with it."""

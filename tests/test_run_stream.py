@@ -240,3 +240,12 @@ def test_a_signal_ends_the_run_with_whole_files(
     assert (ledger["type"], ledger["ended"], ledger["balanced"]) == ("ledger", ended, True)
     with av.open(str(video)) as container:
         assert sum(1 for _ in container.decode(video=0)) == ledger["delivered"]
+
+
+@pytest.mark.parametrize("way", [[], ["--inline"]], ids=["processes", "inline"])
+def test_a_neutral_that_cannot_be_saved_is_said_in_one_line(tmp_path: Path, way: list[str]) -> None:
+    clip, saved = write_clip(tmp_path / "clip.mp4"), tmp_path / "me.npz"
+    done = stream("--source", str(clip), "--engine", "cednn", "--save-neutral", str(saved), *way)
+    assert done.returncode == 1
+    assert f"--save-neutral {saved}: no neutral was gathered" in done.stderr.strip().splitlines()[-1]
+    assert not saved.exists()
