@@ -70,8 +70,12 @@ def openvino_step(name: str, windows: int) -> Callable[[], Any]:
 def parts(name: str, engine: SlidingEngine, crop: np.ndarray) -> dict[str, Callable[[], object]]:
     """Each part of the sliding engine on its own, and OpenVINO's step beside ours."""
     session = engine.session
-    gates = session.frame(crop)
-    calls: dict[str, Callable[[], object]] = {"frame part": lambda: session.frame(crop)}
+    features = session.features(crop)
+    gates = session.gates(features)
+    calls: dict[str, Callable[[], object]] = {
+        "features": lambda: session.features(crop),
+        "input gates": lambda: session.gates(features),
+    }
     calls["first step, 1 window"] = lambda: session.step([gates], [None])
 
     def step(windows: int) -> Callable[[], None]:

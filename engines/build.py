@@ -117,7 +117,8 @@ class _InParts:
         for window in crops:
             state = None
             for crop in window:
-                [state] = self._session.step([self._session.frame(crop)], [state])
+                gates = self._session.gates(self._session.features(crop))
+                [state] = self._session.step([gates], [state])
             probabilities.append(self._session.head(state))
         return np.stack(probabilities)
 

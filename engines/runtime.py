@@ -23,7 +23,7 @@ def log_to_stderr(message: str) -> None:
 
 
 class Engine:
-    """A network with its weights, compiled and loaded. Not for two threads at once."""
+    """A network with its weights, compiled and loaded; any number of threads may use it."""
 
     def __init__(
         self, spec: EngineSpec, session: Session, backend: str, precision: str, reason: str, entry: Entry
@@ -87,6 +87,7 @@ def load_engine(
     precision: str = "fp32",
     threads: int | None = None,
     log: Log = log_to_stderr,
+    lanes: int = 1,
 ) -> Engine:
     """An engine ready to run; compiled first where the cache does not hold it.
 
@@ -96,6 +97,7 @@ def load_engine(
         precision: `fp32` or `fp16`.
         threads: at most so many; None leaves it to the backend.
         log: gets what takes long or went wrong, a line at a time.
+        lanes: calls of `run` that go on side by side and share the threads; others wait.
 
     Raises:
         UsageError: no such engine, backend, precision or thread count.
@@ -115,5 +117,5 @@ def load_engine(
         return build(bundle, implementation, precision, folder)
 
     entry = cache.entry(bundle, chosen, precision, compile_into, log)
-    session = implementation.open(entry.folder, bundle.spec, threads)
+    session = implementation.open(entry.folder, bundle.spec, threads, lanes)
     return Engine(bundle.spec, session, chosen, precision, reason, entry)

@@ -11,6 +11,7 @@ when the cache is warm.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +47,19 @@ def window_state(length: int, every: int, hop: int, kept: int, track_index: int)
     return "off_hop" if (track_index + 1) % hop else "ready"
 
 
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """A face's newest frame: what is to be done with it."""
+
+    track: Track
+    index: int
+    ends: tuple[int, ...]
+    """Where the windows end that it belongs to, as track indices; empty: nobody asks for its features."""
+    restarts: bool
+    """Windows begun before it come to nothing."""
+    state: WindowState
+
+
 class Track:
     """The windows in flight of one face: at most `every` times 16 / hop, rounded up."""
 
@@ -57,23 +71,24 @@ class Track:
         """Track index at which a window ends → its state."""
         self._index: int | None = None
 
-    def advance(self, track_index: int, restart: bool) -> list[int]:
-        """Go on to a frame: the ends of the windows that it belongs to. They are due, now or later.
+    def advance(self, track_index: int, restart: bool) -> Advance:
+        """Go on to a frame; the windows that it belongs to are due, now or later.
 
         A track index that does not follow the last one restarts as well: frames between are missing.
         """
-        if restart or self._index is None or track_index != self._index + 1:
+        restarts = restart or self._index is None or track_index != self._index + 1
+        if restarts:
             self.kept = 0
-            self.states.clear()
         self._index = track_index
         self.kept += 1
         span = (self.length - 1) * self.every
         oldest = track_index - self.kept + 1
-        return [
+        ends = tuple(
             end
             for end in range(track_index, track_index + span + 1, self.every)
             if (end + 1) % self.hop == 0 and end - span >= oldest
-        ]
+        )
+        return Advance(self, track_index, ends, restarts, self.state)
 
     @property
     def state(self) -> WindowState:
@@ -84,7 +99,11 @@ class Track:
 
 
 class SlidingEngine:
-    """A temporal network, compiled in parts and loaded. Not for two threads at once."""
+    """A temporal network, compiled in parts and loaded.
+
+    `push` does everything at once. To have several frames in work, its parts are there: `begin` in the order
+    of the frames, `session.features` by any thread, `finish` in the order of the frames again.
+    """
 
     def __init__(
         self,
@@ -134,19 +153,35 @@ class SlidingEngine:
         Raises:
             UsageError: a crop of another shape or type, or one track twice.
         """
+        advances = self.begin(frames)
+        crops = [crop for _, crop, _, _ in frames]
+        return self.finish(
+            advances,
+            [self.session.features(c) if a.ends else None for a, c in zip(advances, crops, strict=True)],
+        )
+
+    def begin(self, frames: Sequence[tuple[Track, NDArray[np.uint8], int, bool]]) -> list[Advance]:
+        """Take note of frames, as `push`; computes nothing."""
         self._check(frames)
-        advancing = [(track, track.advance(index, restart)) for track, _, index, restart in frames]
+        return [track.advance(index, restart) for track, _, index, restart in frames]
+
+    def finish(
+        self, advances: Sequence[Advance], features: Sequence[Any | None]
+    ) -> list[NDArray[np.float32] | None]:
+        """What `push` returns; features: of every advance that has `ends`."""
         gates, windows = [], []
-        for (track, ends), (_, crop, _, _) in zip(advancing, frames, strict=True):
-            if ends:
-                gates += [self.session.frame(crop)] * len(ends)
-                windows += [(track, end) for end in ends]
+        for advance, seen in zip(advances, features, strict=True):
+            if advance.restarts:
+                advance.track.states.clear()
+            if advance.ends:
+                gates += [self.session.gates(seen)] * len(advance.ends)
+                windows += [(advance.track, end) for end in advance.ends]
         before = [track.states.pop(end, None) for track, end in windows]
         for (track, end), state in zip(windows, self.session.step(gates, before), strict=True):
             track.states[end] = state
         outputs: list[NDArray[np.float32] | None] = []
-        for track, _, index, _ in frames:
-            state = track.states.pop(index, None)
+        for advance in advances:
+            state = advance.track.states.pop(advance.index, None)
             outputs.append(None if state is None else self.session.head(state))
         return outputs
 
@@ -166,10 +201,11 @@ def load_sliding(
     precision: str = "fp32",
     threads: int | None = None,
     log: Log = log_to_stderr,
+    lanes: int = 1,
 ) -> SlidingEngine:
     """A temporal engine in parts, ready to slide; compiled first where the cache does not hold it.
 
-    The arguments are `load_engine`'s.
+    The arguments are `load_engine`'s; `lanes` is for features.
 
     Raises:
         UsageError: like `load_engine`, or the engine looks at single frames.
@@ -191,5 +227,5 @@ def load_sliding(
         return build_sliding(bundle, implementation, precision, folder)
 
     entry = cache.entry(bundle, chosen, precision, compile_into, log, form="sliding")
-    session = implementation.open_sliding(entry.folder, bundle.spec, threads)
+    session = implementation.open_sliding(entry.folder, bundle.spec, threads, lanes)
     return SlidingEngine(bundle.spec, session, chosen, precision, reason, entry)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent import futures
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from engines.runtime import Engine, load_engine
-from engines.sliding import SlidingEngine, Track, load_sliding
+from engines.sliding import Advance, SlidingEngine, Track, load_sliding
 from pipeline.config import RunConfig
 from pipeline.errors import EngineError
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, WindowInfo
@@ -18,25 +21,27 @@ from pipeline.windows import FaceWindow, spacing
 CPU_HOP = 4
 
 
-def load_engines(config: RunConfig, log: Callable[[str], None]) -> list[Engine | SlidingEngine]:
-    """The engines of a run; temporal ones slide.
+def load_engines(
+    config: RunConfig, log: Callable[[str], None], lanes: int = 1
+) -> list[Engine | SlidingEngine]:
+    """The engines of a run; temporal ones slide. `lanes`: how many faces each can be at work on at a time.
 
     Raises:
         UsageError, EngineError: as `engines.runtime.load_engine`.
     """
-    return [_load(name, config, log) for name in config.engine]
+    return [_load(name, config, log, lanes) for name in config.engine]
 
 
-def _load(name: str, config: RunConfig, log: Callable[[str], None]) -> Engine | SlidingEngine:
+def _load(name: str, config: RunConfig, log: Callable[[str], None], lanes: int) -> Engine | SlidingEngine:
     from engines.bundle import resolve
 
     if resolve(name).spec.window == 1:
-        return load_engine(name, config.backend, config.precision, log=log)
+        return load_engine(name, config.backend, config.precision, log=log, lanes=lanes)
     try:
-        return load_sliding(name, config.backend, config.precision, log=log)
+        return load_sliding(name, config.backend, config.precision, log=log, lanes=lanes)
     except EngineError as error:
         log(f"{error}; the whole window is computed at every output instead, which is slower")
-        return load_engine(name, config.backend, config.precision, log=log)
+        return load_engine(name, config.backend, config.precision, log=log, lanes=lanes)
 
 
 @dataclass
@@ -50,13 +55,72 @@ class _Slide:
     """Epoch and number of its newest frame."""
 
 
-class InferStage:
-    """The engines of a run, on the faces of one stream."""
+@dataclass(frozen=True)
+class _Asked:
+    """One engine's share of a frame: what has been asked for each face; None where nothing is due."""
 
-    def __init__(self, engines: Sequence[Engine | SlidingEngine], rate_hz: float, hop: int | None) -> None:
+    engine: Engine | SlidingEngine
+    advances: list[Advance] | None
+    """Of a sliding engine, whose windows go on when the answers are collected."""
+    answers: list[Future[Any] | None]
+
+    def collect(self) -> list[np.ndarray | None]:
+        """Probabilities per face; waits for them."""
+        values = [None if answer is None else answer.result() for answer in self.answers]
+        if self.advances is None:
+            return values
+        assert isinstance(self.engine, SlidingEngine)
+        return list(self.engine.finish(self.advances, values))
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A frame that the engines are at work on."""
+
+    stamp: Stamp
+    stride: int
+    crops: Sequence[FaceCrop]
+    asked: list[_Asked]
+    windows: list[WindowInfo | None]
+
+    @property
+    def done(self) -> bool:
+        """Whether `InferStage.finish` would not wait for other threads."""
+        return all(f is None or f.done() for asked in self.asked for f in asked.answers)
+
+    def wait(self, timeout_seconds: float) -> None:
+        """Until `done`, or until the time is up."""
+        futures.wait([f for asked in self.asked for f in asked.answers if f is not None], timeout_seconds)
+
+
+class _AtOnce(Executor):
+    """Does what it is given before `submit` returns."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
+class InferStage:
+    """The engines of a run, on the faces of one stream.
+
+    Called, it answers for one frame. To have several in work: `begin` each in order, `finish` each in the
+    same order. The results are the same.
+    """
+
+    def __init__(
+        self,
+        engines: Sequence[Engine | SlidingEngine],
+        rate_hz: float,
+        hop: int | None,
+        workers: Executor | None = None,
+    ) -> None:
+        """workers: the threads that run the engines; None does everything in the caller's."""
         self._engines = tuple(engines)
         self._rate_hz = rate_hz
         self._hop = hop or CPU_HOP
+        self._workers = workers or _AtOnce()
         self._windows: dict[tuple[str, int], FaceWindow] = {}
         self._slides: dict[tuple[str, int], _Slide] = {}
         self._stride = 1
@@ -65,27 +129,38 @@ class InferStage:
         self, stamp: Stamp, crops: Sequence[FaceCrop], stride: int, ledger: Ledger
     ) -> list[AUResult]:
         """One result per face, in their order; for a frame without a face one result without a crop."""
+        return self.finish(self.begin(stamp, crops, stride, ledger))
+
+    def begin(self, stamp: Stamp, crops: Sequence[FaceCrop], stride: int, ledger: Ledger) -> Pending:
+        """Set the engines to work on a frame. Its crops must not change until `finish`."""
         if not crops:
             ledger.without_face += 1
         self._forget_absent(crops, stride)
+        windows: list[WindowInfo | None] = [None] * len(crops)
+        asked = []
+        for engine in self._engines if crops else ():
+            if engine.spec.window == 1:
+                asked.append(self._frame_wise(engine, crops))
+                continue
+            states, asking = self._temporal(engine, stamp, crops, stride)
+            asked.append(asking)
+            windows = [window or state for window, state in zip(windows, states, strict=True)]
+            for state in states:
+                if state.state != "ready":
+                    skipped = ledger.skipped_inferences
+                    skipped[state.state] = skipped.get(state.state, 0) + 1
+        return Pending(stamp, stride, crops, asked, windows)
+
+    def finish(self, pending: Pending) -> list[AUResult]:
+        """The results of a frame; waits for them."""
+        stamp, stride, crops = pending.stamp, pending.stride, pending.crops
         if not crops:
             return [AUResult(stamp, stride, None, {}, {})]
         aus: list[dict[str, dict[str, float]]] = [{} for _ in crops]
         active: list[dict[str, tuple[str, ...]]] = [{} for _ in crops]
-        windows: list[WindowInfo | None] = [None] * len(crops)
-        for engine in self._engines:
-            spec = engine.spec
-            if spec.window == 1:
-                answers: Sequence[np.ndarray | None] = list(_frame_wise(engine, crops))
-            else:
-                states, answers = self._temporal(engine, stamp, crops, stride)
-                windows = [window or state for window, state in zip(windows, states, strict=True)]
-                for state in states:
-                    if state.state != "ready":
-                        ledger.skipped_inferences[state.state] = (
-                            ledger.skipped_inferences.get(state.state, 0) + 1
-                        )
-            for i, values in enumerate(answers):
+        for asked in pending.asked:
+            spec = asked.engine.spec
+            for i, values in enumerate(asked.collect()):
                 if values is None:
                     continue
                 aus[i][spec.name] = {au: float(p) for au, p in zip(spec.aus, values, strict=True)}
@@ -95,21 +170,26 @@ class InferStage:
                     if p >= threshold
                 )
         return [
-            AUResult(stamp, stride, crop, aus[i], active[i], window=windows[i])
+            AUResult(stamp, stride, crop, aus[i], active[i], window=pending.windows[i])
             for i, crop in enumerate(crops)
         ]
 
+    def _frame_wise(self, engine: Engine | SlidingEngine, crops: Sequence[FaceCrop]) -> _Asked:
+        # A face by itself, whatever its company: its numbers are the same then.
+        assert not isinstance(engine, SlidingEngine)
+        return _Asked(engine, None, [self._workers.submit(_ask, engine, crop) for crop in crops])
+
     def _temporal(
         self, engine: Engine | SlidingEngine, stamp: Stamp, crops: Sequence[FaceCrop], stride: int
-    ) -> tuple[list[WindowInfo], Sequence[np.ndarray | None]]:
-        """Every face's newest frame into its window: the windows' states, and probabilities where due."""
+    ) -> tuple[list[WindowInfo], _Asked]:
+        """Every face's newest frame into its window: the windows' states, and what is asked for."""
         if isinstance(engine, SlidingEngine):
             return self._slide(engine, stamp, crops, stride)
         return self._recompute(engine, stamp, crops, stride)
 
     def _slide(
         self, engine: SlidingEngine, stamp: Stamp, crops: Sequence[FaceCrop], stride: int
-    ) -> tuple[list[WindowInfo], Sequence[np.ndarray | None]]:
+    ) -> tuple[list[WindowInfo], _Asked]:
         spec = engine.spec
         every = self._every(engine, stride)
         slides: list[_Slide] = []
@@ -127,20 +207,24 @@ class InferStage:
             slide.pts_seconds.append(stamp.pts_seconds)
             slides.append(slide)
             frames.append((slide.track, crop.crops_bgr[spec.crop.name], crop.track_index, restart))
-        answers = engine.push(frames)
+        advances = engine.begin(frames)
+        answers = [
+            self._workers.submit(engine.session.features, crop) if advance.ends else None
+            for advance, (_, crop, _, _) in zip(advances, frames, strict=True)
+        ]
         states = []
-        for slide in slides:
-            ready = slide.track.state == "ready"
+        for slide, advance in zip(slides, advances, strict=True):
+            ready = advance.state == "ready"
             first, last = (slide.pts_seconds[0], slide.pts_seconds[-1]) if ready else (None, None)
-            states.append(WindowInfo(slide.track.state, first, last, every))
-        return states, answers
+            states.append(WindowInfo(advance.state, first, last, every))
+        return states, _Asked(engine, advances, answers)
 
     def _recompute(
         self, engine: Engine, stamp: Stamp, crops: Sequence[FaceCrop], stride: int
-    ) -> tuple[list[WindowInfo], Sequence[np.ndarray | None]]:
+    ) -> tuple[list[WindowInfo], _Asked]:
         spec = engine.spec
         states: list[WindowInfo] = []
-        answers: list[np.ndarray | None] = []
+        answers: list[Future[Any] | None] = []
         for crop in crops:
             window = self._windows.setdefault(
                 (spec.name, crop.face), FaceWindow(spec.window, self._every(engine, stride), self._hop)
@@ -154,8 +238,8 @@ class InferStage:
                 stamp.pts_seconds,
             )
             states.append(state)
-            answers.append(None if frames is None else engine.run(frames[None])[0])
-        return states, answers
+            answers.append(None if frames is None else self._workers.submit(_run_one, engine, frames))
+        return states, _Asked(engine, None, answers)
 
     def _every(self, engine: Engine | SlidingEngine, stride: int) -> int:
         rate_hz = self._rate_hz / stride
@@ -170,11 +254,14 @@ class InferStage:
         self._slides = {key: slide for key, slide in self._slides.items() if key[1] in present}
 
 
-def _frame_wise(engine: Engine | SlidingEngine, crops: Sequence[FaceCrop]) -> np.ndarray:
-    assert not isinstance(engine, SlidingEngine)
-    pixels = np.stack([crop.crops_bgr[engine.spec.crop.name] for crop in crops])
-    levels = np.stack([_levels(crop) for crop in crops]) if engine.spec.level_map else None
-    return engine.run(pixels, levels)
+def _ask(engine: Engine, crop: FaceCrop) -> np.ndarray:
+    levels = _levels(crop)[None] if engine.spec.level_map else None
+    return _run_one(engine, crop.crops_bgr[engine.spec.crop.name], levels)
+
+
+def _run_one(engine: Engine, pixels: np.ndarray, level_maps: np.ndarray | None = None) -> np.ndarray:
+    probabilities: np.ndarray = engine.run(pixels[None], level_maps)[0]
+    return probabilities
 
 
 def _levels(crop: FaceCrop) -> np.ndarray:

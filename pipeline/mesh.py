@@ -12,7 +12,7 @@ import math
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -181,6 +181,15 @@ def preload() -> None:
     from mediapipe.python._framework_bindings import calculator_graph  # noqa: F401
 
 
+Found = tuple[float, Region]
+"""A detected face: its score, 0–1, and where it is."""
+
+
+def by_score(found: Iterable[Found]) -> list[Region]:
+    """Most certain first."""
+    return [region for _, region in sorted(found, key=lambda item: -item[0])]
+
+
 class FaceDetector:
     """Boxes of the faces in a picture: the short-range detector, and the full-range one for small faces.
 
@@ -194,18 +203,23 @@ class FaceDetector:
 
     def __call__(self, image_bgr: NDArray[np.uint8], thorough: bool = False) -> list[Region]:
         """Regions of faces in an H×W×3 uint8 picture, most certain first; a face may appear twice."""
+        return by_score(self.near(image_bgr) + self.far(image_bgr, thorough))
+
+    def near(self, image_bgr: NDArray[np.uint8]) -> list[Found]:
+        """What the short-range detector alone finds, in a third of the time."""
+        return self._look(self._near, image_bgr, (0, 0, image_bgr.shape[1], image_bgr.shape[0]))
+
+    def far(self, image_bgr: NDArray[np.uint8], thorough: bool) -> list[Found]:
+        """What the full-range detector finds."""
         height, width = image_bgr.shape[:2]
-        whole = (0, 0, width, height)
-        found = self._look(self._near, image_bgr, whole) + self._look(self._far, image_bgr, whole)
-        if thorough:
-            for square in _squares(width, height):
-                found += self._look(self._far, image_bgr, square)
-        return [region for _, region in sorted(found, key=lambda item: -item[0])]
+        found = self._look(self._far, image_bgr, (0, 0, width, height))
+        for square in _squares(width, height) if thorough else ():
+            found += self._look(self._far, image_bgr, square)
+        return found
 
     def _look(
         self, graph: _Graph, image_bgr: NDArray[np.uint8], box_xyxy: tuple[int, int, int, int]
-    ) -> list[tuple[float, Region]]:
-        """Scores and regions of the faces in a part of the picture."""
+    ) -> list[Found]:
         from mediapipe.python.packet_getter import get_proto_list
 
         x0, y0, x1, y1 = box_xyxy

@@ -167,7 +167,7 @@ class HandOver:
     producer: str
     consumer: str
     credits: int
-    """Messages on the way or in work at the consumer; a stage works on one while the next is waiting."""
+    """Messages on the way or in work at the consumer, of which one is waiting."""
     file: Literal["wait"]
     """With no credit left: the producer waits. Every stage does so in turn, up to the decoder."""
     live: Literal["wait", "drop oldest"]
@@ -179,12 +179,15 @@ class HandOver:
         return folder / f"{self.name}.{index}.socket"
 
 
+IN_INFER = 3
+"""Frames in work at the infer stage: more than it has lanes on two cores, so that none is idle while a window
+goes on by a step."""
 _MARKS = (StreamBegin, StreamEnd)
 HAND_OVERS = {
     row.name: row
     for row in (
         HandOver("frames", (FramePacket, *_MARKS), "capture", "face", 2, "wait", "drop oldest"),
-        HandOver("faces", (FacesPacket, *_MARKS), "face", "infer", 2, "wait", "wait"),
+        HandOver("faces", (FacesPacket, *_MARKS), "face", "infer", IN_INFER + 1, "wait", "wait"),
         HandOver("results", (ResultsPacket, *_MARKS), "infer", "sink", 4, "wait", "wait"),
         HandOver("control", (Control,), "supervisor", "worker", 16, "wait", "wait"),
         HandOver("reports", (Ledger, Failure, Ready, Control), "worker", "supervisor", 64, "wait", "wait"),

@@ -32,7 +32,7 @@ kept frames.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -134,7 +134,7 @@ class FaceTracker:
         self._present: list[Track] = []
         self._lost: list[Track] = []
         self._frames = 0
-        self._past: deque[NDArray[np.uint8]] = deque(maxlen=max(DISSOLVE_FRAMES) + 1)
+        self._past: deque[_Past] = deque(maxlen=max(DISSOLVE_FRAMES) + 1)
 
     def close(self) -> None:
         self._detector.close()
@@ -149,13 +149,22 @@ class FaceTracker:
         thorough = self._frames % SEARCH_EVERY == 0
         wanted = not self._present or self._lost or dissolved
         if checking or (wanted and len(self._present) < self._max_faces):
-            regions = self._detector(image_bgr, thorough)
+            regions = self._search(image_bgr, thorough)
             if checking:
                 self._check(image_bgr, regions)
             self._find_new(image_bgr, pts_seconds, regions)
         self._frames += 1
         self._present.sort(key=lambda track: track.face)
         return list(self._present)
+
+    def _search(self, image_bgr: NDArray[np.uint8], thorough: bool) -> list[Region]:
+        """Where faces may be. With no place free, those in view are enough."""
+        found = self._detector.near(image_bgr)
+        full = len(self._present) == self._max_faces
+        in_view = all(any(_inside(r.center_xy, t.seen) for _, r in found) for t in self._present)
+        if not (full and in_view):
+            found += self._detector.far(image_bgr, thorough and not full)
+        return mesh.by_score(found)
 
     def _observe(self, image_bgr: NDArray[np.uint8], region: Region) -> Observation:
         points, presence = self._mesh(image_bgr, region)
@@ -188,27 +197,31 @@ class FaceTracker:
         scale = min(1.0, _DISSOLVE_WIDTH_PX / max(height, width))
         size_wh = (max(1, round(width * scale)), max(1, round(height * scale)))
         small = cv2.resize(image_bgr, size_wh, interpolation=cv2.INTER_AREA)
-        self._past.append(cv2.cvtColor(small, cv2.COLOR_BGR2GRAY))
+        grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+        self._past.append(_Past(grey, _detail(grey)))
         # The whole picture shows a dissolve best, unless both shots share what lies behind the face.
-        whole = self._dissolves((0.0, 0.0, float(width), float(height)), scale) if self._present else ()
+        whole = self._dissolves(lambda past: past.detail) if self._present else ()
         ended = []
         for track in self._present:
-            dissolves = (*whole, *self._dissolves(track.seen.bbox_xyxy, scale))
+            box = [round(value * scale) for value in track.seen.bbox_xyxy]
+            dissolves = (*whole, *self._dissolves(lambda past, box=box: _detail(_cut(past.grey, box))))  # type: ignore[misc]
             if any(frames < track.length for frames in dissolves):
                 ended.append(track)
         self._present = [track for track in self._present if track not in ended]
         return bool(ended)
 
-    def _dissolves(self, bbox_xyxy: tuple[float, float, float, float], scale: float) -> tuple[int, ...]:
-        """The members of DISSOLVE_FRAMES over which what is in a box went over into something else."""
-        now = _detail(self._past[-1], bbox_xyxy, scale)
+    def _dissolves(self, detail: Callable[[_Past], NDArray[np.float32]]) -> tuple[int, ...]:
+        """The members of DISSOLVE_FRAMES over which that detail of the picture went over into another."""
+        now = detail(self._past[-1])
         found = []
         for frames in DISSOLVE_FRAMES:
             if frames >= len(self._past):
                 break
-            before = _detail(self._past[-1 - frames], bbox_xyxy, scale)
+            if self._frames % max(1, frames // 8):
+                continue  # a long dissolve shows as well a little later
+            before = detail(self._past[-1 - frames])
             if now @ before < DISSOLVE_APART * np.linalg.norm(now) * np.linalg.norm(before):
-                middle = _detail(self._past[-1 - frames // 2], bbox_xyxy, scale)
+                middle = detail(self._past[-1 - frames // 2])
                 if _is_sum(middle, before, now):
                     found.append(frames)
         return tuple(found)
@@ -216,7 +229,9 @@ class FaceTracker:
     def _check(self, image_bgr: NDArray[np.uint8], regions: Sequence[Region]) -> None:
         """Lose those in whose place only other faces are found; where nothing is found, nothing is known."""
         for track in list(self._present):
-            found = (self._settle(image_bgr, r) for r in regions if _inside(r.center_xy, track.seen))
+            found = (
+                self._settle(image_bgr, r, track.seen) for r in regions if _inside(r.center_xy, track.seen)
+            )
             contradicted = False
             for face in found:
                 if face is None or not _same_place(face, track.seen):
@@ -246,13 +261,18 @@ class FaceTracker:
             taken.append(found)
             free -= 1
 
-    def _settle(self, image_bgr: NDArray[np.uint8], region: Region) -> Observation | None:
+    def _settle(
+        self, image_bgr: NDArray[np.uint8], region: Region, expected: Observation | None = None
+    ) -> Observation | None:
         """The face near a region: looked at again and again, from where it was found, until it stays.
 
         A face in clear view is found again in the same place; one that is half covered or half outside of the
-        picture, or a pattern that resembles a face, is found elsewhere by each look.
+        picture, or a pattern that resembles a face, is found elsewhere by each look. Where the first look
+        finds what is expected, it is enough.
         """
         found = self._observe(image_bgr, region)
+        if expected and _same_place(found, expected) and found.appearance @ expected.appearance >= SETTLED:
+            return found
         for _ in range(_LOOKS - 1):
             before, found = found, self._observe(image_bgr, mesh.region_of(found.points))
             if found.presence >= PRESENCE_TO_BEGIN and before.appearance @ found.appearance >= SETTLED:
@@ -348,15 +368,25 @@ def _shared_px(one: Observation, other: Observation) -> float:
     return max(width, 0.0) * max(height, 0.0)
 
 
-def _detail(
-    grey: NDArray[np.uint8], bbox_xyxy: tuple[float, float, float, float], scale: float
-) -> NDArray[np.float32]:
-    """1024 values: the fine structure inside a box (full pixels) of a grey picture (reduced by `scale`)."""
+class _Past(NamedTuple):
+    """What is kept of a frame to notice dissolves."""
+
+    grey: NDArray[np.uint8]
+    """Reduced to at most 320 pixels."""
+    detail: NDArray[np.float32]
+    """Of the whole of it."""
+
+
+def _cut(grey: NDArray[np.uint8], box_xyxy: Sequence[int]) -> NDArray[np.uint8]:
+    """What is inside a box, at least one pixel."""
     height, width = grey.shape
-    x0, y0, x1, y1 = (round(value * scale) for value in bbox_xyxy)
-    x0, y0 = min(max(x0, 0), width - 1), min(max(y0, 0), height - 1)
-    cut = grey[y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-    values = cv2.resize(cut, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
+    x0, y0 = min(max(box_xyxy[0], 0), width - 1), min(max(box_xyxy[1], 0), height - 1)
+    return grey[y0 : max(box_xyxy[3], y0 + 1), x0 : max(box_xyxy[2], x0 + 1)]
+
+
+def _detail(grey: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """1024 values: the fine structure of a grey picture."""
+    values = cv2.resize(grey, (32, 32), interpolation=cv2.INTER_AREA).astype(np.float32)
     # Linear throughout, so that the detail of a sum is the sum of the details.
     detail = (values - cv2.GaussianBlur(values, (0, 0), 4)).ravel()
     return detail - detail.mean()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Session(Protocol):
-    """A compiled engine, loaded and ready."""
+    """A compiled engine, loaded and ready; any number of threads may use it."""
 
     def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
         """Probabilities, float32 (B, n_aus), of checked inputs: the shapes of `ExportedEngine.forward`."""
@@ -27,10 +27,15 @@ class Session(Protocol):
 class SlidingSession(Protocol):
     """A temporal engine in the three parts that overlapping windows share. What passes between them, gates of
     a frame and state of a window, is the backend's own affair. No result depends on what else is in a batch.
+    `features` is for any number of threads, the rest for one at a time.
     """
 
-    def frame(self, crop: np.ndarray) -> Any:
-        """What a frame adds to the gates of every window that it is in; crop uint8 (px, px, 3)."""
+    def features(self, crop: np.ndarray) -> Any:
+        """What the network sees in a frame by itself; crop uint8 (px, px, 3)."""
+        ...
+
+    def gates(self, features: Any) -> Any:
+        """What a frame adds to the gates of every window that it is in."""
         ...
 
     def step(self, gates: Sequence[Any], states: Sequence[Any | None]) -> list[Any]:
@@ -54,13 +59,14 @@ class Backend(ABC):
         """Compile into the files of an existing, empty folder. May import PyTorch."""
 
     @abstractmethod
-    def open(self, folder: Path, spec: EngineSpec, threads: int | None) -> Session:
+    def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
         """Load what `export` wrote.
 
         Args:
             folder: the compiled engine.
             spec: of the bundle that it was made from.
             threads: at most so many; None leaves it to the library.
+            lanes: calls that run side by side; they share the threads.
 
         Raises:
             EngineError: the library refuses the files.
@@ -74,7 +80,13 @@ class Backend(ABC):
         """
         raise self._whole_only()
 
-    def open_sliding(self, folder: Path, spec: EngineSpec, threads: int | None) -> SlidingSession:  # noqa: ARG002
+    def open_sliding(
+        self,
+        folder: Path,  # noqa: ARG002
+        spec: EngineSpec,  # noqa: ARG002
+        threads: int | None,  # noqa: ARG002
+        lanes: int = 1,  # noqa: ARG002
+    ) -> SlidingSession:
         """Like `open`, of what `export_sliding` wrote.
 
         Raises:

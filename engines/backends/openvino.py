@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,28 @@ _FRAME_FILE, _RECURRENCE_FILE, _HEAD_FILE = "frame.xml", "recurrence.npz", "head
 Shapes = Mapping[str, tuple[tuple[int, ...], type]]
 
 
+class Requests:
+    """A compiled model with as many inference requests as it has lanes; who finds none free waits."""
+
+    def __init__(self, compiled: Any, lanes: int) -> None:
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(lanes):
+            self._free.put(compiled.create_infer_request())
+
+    def infer(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """The model's only output, in memory of its own."""
+        request = self._free.get()
+        try:
+            return np.array(request.infer(inputs, share_inputs=True, share_outputs=True)[0])
+        finally:
+            self._free.put(request)
+
+
 class OpenVINOSession:
     """Runs one face at a time, so that a face's result does not depend on its company."""
 
-    def __init__(self, compiled: Any, spec: EngineSpec) -> None:
-        self._request = compiled.create_infer_request()
+    def __init__(self, requests: Requests, spec: EngineSpec) -> None:
+        self._requests = requests
         self._n_aus = len(spec.aus)
 
     def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
@@ -39,7 +57,7 @@ class OpenVINOSession:
             inputs = {"crops": crops[face : face + 1]}
             if level_maps is not None:
                 inputs["level_map"] = level_maps[face : face + 1]
-            probabilities[face] = self._request.infer(inputs)[0][0]
+            probabilities[face] = self._requests.infer(inputs)[0]
         return probabilities
 
 
@@ -48,16 +66,15 @@ class OpenVINOSlidingSession:
     through `ConvLSTMKernel`, three times as fast as OpenVINO's own (LOG.md, 2026-11-21).
     """
 
-    def __init__(self, frame: Any, recurrence: ConvLSTMKernel, head: Any) -> None:
-        self._frame = frame.create_infer_request()
-        self._recurrence = recurrence
-        self._head = head.create_infer_request()
+    def __init__(self, frame: Requests, recurrence: ConvLSTMKernel, head: Requests) -> None:
+        self._frame, self._recurrence, self._head = frame, recurrence, head
 
-    def frame(self, crop: np.ndarray) -> np.ndarray:
+    def features(self, crop: np.ndarray) -> np.ndarray:
+        """See `SlidingSession`; (30, 30, 128)."""
+        return self._frame.infer({"crops": np.ascontiguousarray(crop)[None]})
+
+    def gates(self, features: np.ndarray) -> np.ndarray:
         """See `SlidingSession`."""
-        features = self._frame.infer(
-            {"crops": np.ascontiguousarray(crop)[None]}, share_inputs=True, share_outputs=True
-        )[0]
         return self._recurrence.gates(features)
 
     def step(self, gates: Sequence[np.ndarray], states: Sequence[State | None]) -> list[State]:
@@ -69,8 +86,7 @@ class OpenVINOSlidingSession:
         from engines.convlstm import CHANNELS, PADDED
 
         hidden = state.hidden.reshape(1, PADDED, PADDED, CHANNELS)
-        probabilities: np.ndarray = self._head.infer({"hidden": hidden}, share_inputs=True)[0][0]
-        return probabilities
+        return self._head.infer({"hidden": hidden})[0]
 
 
 class OpenVINOBackend(Backend):
@@ -86,9 +102,9 @@ class OpenVINOBackend(Backend):
             shapes["level_map"] = (spec.level_maps_shape(1), np.uint8)
         _convert(engine, shapes, precision, folder / _FILE)
 
-    def open(self, folder: Path, spec: EngineSpec, threads: int | None) -> Session:
+    def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
         """See `Backend`."""
-        return OpenVINOSession(_compile(folder / _FILE, threads), spec)
+        return OpenVINOSession(_compile(folder / _FILE, threads, lanes), spec)
 
     def export_sliding(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """IR of the frame part and the head; the ConvLSTM's weights as its kernel wants them."""
@@ -114,7 +130,13 @@ class OpenVINOBackend(Backend):
             input_bias=by_blocks(lstm.input_gates.bias.detach().numpy()),
         )
 
-    def open_sliding(self, folder: Path, spec: EngineSpec, threads: int | None) -> SlidingSession:  # noqa: ARG002
+    def open_sliding(
+        self,
+        folder: Path,
+        spec: EngineSpec,  # noqa: ARG002
+        threads: int | None,
+        lanes: int = 1,
+    ) -> SlidingSession:
         """See `Backend`."""
         from engines.convlstm import ConvLSTMKernel
         from engines.crew import Crew, usable_cores
@@ -122,9 +144,8 @@ class OpenVINOBackend(Backend):
         with np.load(folder / _RECURRENCE_FILE, allow_pickle=False) as stored:
             weights = {name: stored[name].astype(np.float32) for name in stored.files}
         recurrence = ConvLSTMKernel(**weights, crew=Crew(threads or usable_cores()))
-        return OpenVINOSlidingSession(
-            _compile(folder / _FRAME_FILE, threads), recurrence, _compile(folder / _HEAD_FILE, threads)
-        )
+        frame = _compile(folder / _FRAME_FILE, threads, lanes)
+        return OpenVINOSlidingSession(frame, recurrence, _compile(folder / _HEAD_FILE, threads, 1))
 
 
 def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> None:
@@ -141,14 +162,14 @@ def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> N
     openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
 
 
-def _compile(path: Path, threads: int | None) -> Any:
+def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     # f32 said outright: on a CPU with bfloat16 OpenVINO would take that by itself, and probabilities
     # would be off by up to 0.16 on these networks.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": lanes}
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:
-        return openvino.Core().compile_model(path, "CPU", options)
+        return Requests(openvino.Core().compile_model(path, "CPU", options), lanes)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineError(f"{path.parent}: OpenVINO cannot load the compiled engine: {reason}") from None

@@ -46,11 +46,16 @@ class TorchSlidingSession:
         self._engine = engine
         self._network: Any = engine.network
 
-    def frame(self, crop: np.ndarray) -> Tensor:
-        """See `SlidingSession`; (1, 512, 28, 28)."""
+    def features(self, crop: np.ndarray) -> Tensor:
+        """See `SlidingSession`; (1, 128, 28, 28)."""
         with torch.inference_mode():
             images = self._engine.images(torch.from_numpy(np.require(crop, requirements=["C", "W"]))[None])
-            return self._network.conv_lstm.input_gates(self._network.frame_features(images))
+            return self._network.frame_features(images)
+
+    def gates(self, features: Tensor) -> Tensor:
+        """See `SlidingSession`; (1, 512, 28, 28)."""
+        with torch.inference_mode():
+            return self._network.conv_lstm.input_gates(features)
 
     def step(self, gates: Sequence[Tensor], states: Sequence[Any | None]) -> list[Any]:
         """See `SlidingSession`; a state is hidden and cell, (1, 128, 28, 28) each."""
@@ -73,7 +78,7 @@ class TorchBackend(Backend):
         """Keeps the weights, so that random ones are drawn once."""
         save_file({n: t.contiguous() for n, t in expected_weights(engine.network).items()}, folder / _FILE)
 
-    def open(self, folder: Path, spec: EngineSpec, threads: int | None) -> Session:
+    def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:  # noqa: ARG002
         """See `Backend`. PyTorch's thread count is the process's: `threads` sets it for every engine."""
         return TorchSession(self._load(folder, spec, threads))
 
@@ -81,7 +86,13 @@ class TorchBackend(Backend):
         """The same files as for the whole."""
         self.export(engine, spec, precision, folder)
 
-    def open_sliding(self, folder: Path, spec: EngineSpec, threads: int | None) -> SlidingSession:
+    def open_sliding(
+        self,
+        folder: Path,
+        spec: EngineSpec,
+        threads: int | None,
+        lanes: int = 1,  # noqa: ARG002
+    ) -> SlidingSession:
         """See `Backend` and `open`."""
         return TorchSlidingSession(self._load(folder, spec, threads))
 

@@ -41,9 +41,12 @@ class Recorder:
     def __init__(self) -> None:
         self.frames = self.steps = 0
 
-    def frame(self, crop: np.ndarray) -> int:
+    def features(self, crop: np.ndarray) -> int:
         self.frames += 1
         return int(crop.view(np.uint8).ravel()[0])
+
+    def gates(self, features: int) -> int:
+        return features
 
     def step(self, gates: Sequence[int], states: Sequence[Any]) -> list[Any]:
         self.steps += len(gates)
@@ -139,12 +142,12 @@ class Remembering:
 
     def __init__(self, session: Any) -> None:
         self._session, self._known = session, {}
-        self.step, self.head = session.step, session.head
+        self.gates, self.step, self.head = session.gates, session.step, session.head
 
-    def frame(self, crop: np.ndarray) -> Any:
+    def features(self, crop: np.ndarray) -> Any:
         key = crop.tobytes()
         if key not in self._known:
-            self._known[key] = self._session.frame(crop)
+            self._known[key] = self._session.features(crop)
         return self._known[key]
 
 
