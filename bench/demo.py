@@ -35,12 +35,12 @@ class Expectation:
 
 
 EXPECTATIONS = (
-    Expectation("AU1", ("geometry", "brow_raise"), +1),
-    Expectation("AU1", ("level_share", "brows"), +1),
-    Expectation("AU4", ("geometry", "brow_raise"), -1),
-    Expectation("AU4", ("level_share", "brows"), +1),
-    Expectation("AU6", ("level_share", "face"), +1),
-    Expectation("AU9", ("level_share", "face"), +1),
+    Expectation("AU01", ("geometry", "brow_raise"), +1),
+    Expectation("AU01", ("level_share", "brows"), +1),
+    Expectation("AU04", ("geometry", "brow_raise"), -1),
+    Expectation("AU04", ("level_share", "brows"), +1),
+    Expectation("AU06", ("level_share", "face"), +1),
+    Expectation("AU09", ("level_share", "face"), +1),
     Expectation("AU12", ("geometry", "mouth_width"), +1),
     Expectation("AU12", ("level_share", "mouth"), +1),
     Expectation("AU15", ("geometry", "corner_lift"), -1),
@@ -138,12 +138,12 @@ def plot(run: DemoRun, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     panels = (
-        ("brow height", "geometry", "brow_raise", ("AU1", "AU4")),
+        ("brow height", "geometry", "brow_raise", ("AU01", "AU04")),
         ("eye opening", "geometry", "eye_opening", ("AU43",)),
         ("mouth width", "geometry", "mouth_width", ("AU12", "AU20")),
         ("lip gap", "geometry", "lip_gap", ("AU25",)),
         ("nose to chin", "geometry", "jaw_drop", ("AU26",)),
-        ("level map: brows", "level_share", "brows", ("AU1", "AU4")),
+        ("level map: brows", "level_share", "brows", ("AU01", "AU04")),
         ("level map: eyes", "level_share", "eyes", ("AU43",)),
         ("level map: mouth", "level_share", "mouth", ("AU12", "AU15", "AU25")),
         ("exposure gain", "exposure", "gain", ()),

@@ -1,4 +1,4 @@
-"""python -m engines list | params NETWORK | build BUNDLE | parity BUNDLE | profile BUNDLE"""
+"""python -m engines list | params [NETWORK] | build BUNDLE | parity BUNDLE | profile BUNDLE"""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from engines.backends import BACKENDS, PRECISIONS
 from engines.bundle import list_bundles, resolve
 from engines.runtime import load_engine
 from pipeline.errors import AustreamError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from engines.figures import Figures
 
 Rows = list[dict[str, Any]]
 
@@ -70,12 +73,23 @@ def command_list(args: argparse.Namespace) -> Rows:  # noqa: ARG001
 
 
 def command_params(args: argparse.Namespace) -> Rows:
-    """Parameters and multiply-accumulates beside the paper's."""
-    from engines.figures import CEDNN_ELEMENTWISE_G, cednn_figures, satnet_figures
+    """Parameters and multiply-accumulates beside the paper's, of one network or of all."""
+    from engines.figures import FIGURES
 
-    figures = cednn_figures() if args.network == "cednn" else satnet_figures()
+    if args.network is not None and args.network not in FIGURES:
+        raise UsageError(f"params: unknown network {args.network!r}, expected one of {', '.join(FIGURES)}")
+    rows: Rows = []
+    for i, network in enumerate([args.network] if args.network else FIGURES):
+        figures_of, note = FIGURES[network]
+        figures = figures_of()
+        print("\n" * (i > 0) + _params_table(network, figures), note, sep="\n\n")
+        rows += [{"family": network, **asdict(f)} for f in figures]
+    return rows
+
+
+def _params_table(network: str, figures: Sequence[Figures]) -> str:
     mark = {True: "agrees", False: "DIFFERS", None: "–"}
-    rows = [
+    cells = [
         (
             f.network,
             f"{f.parameters:,}",
@@ -87,18 +101,7 @@ def command_params(args: argparse.Namespace) -> Rows:
         )
         for f in figures
     ]
-    print(table((args.network, "parameters", "M", "paper M", "GMAC", "paper GFLOPs", ""), rows))
-    if args.network == "cednn":
-        print(
-            "\n12 AUs. Paper: Table 6, last row Table 8. Its FLOPs also count element-wise work (biases, "
-            "normalisation,\nReLU, pooling). One constant makes up the difference in every row, "
-            f"{1000 * CEDNN_ELEMENTWISE_G:.1f} million, and `agrees` means with it."
-        )
-    else:
-        print(
-            "\n12 AUs; satnet and tnet over a window of 16 frames. The paper: 1.2 and 11 million, no FLOPs."
-        )
-    return [asdict(f) for f in figures]
+    return table((network, "parameters", "M", "paper M", "GMAC", "paper GFLOPs", ""), cells)
 
 
 def command_build(args: argparse.Namespace) -> Rows:
@@ -189,7 +192,9 @@ def parser() -> argparse.ArgumentParser:
         return command
 
     add("list", command_list)
-    add("params", command_params).add_argument("network", choices=("cednn", "satnet"))
+    add("params", command_params).add_argument(
+        "network", nargs="?", metavar="NETWORK", help="all if left out"
+    )
     for name, run in (("build", command_build), ("parity", command_parity), ("profile", command_profile)):
         command = add(name, run)
         command.add_argument("bundle", metavar="BUNDLE", help="name of an engine, or folder of a bundle")

@@ -24,11 +24,13 @@ SLIDING_TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
 """The same for an engine in parts. Of the 5e-6 measured in fp32 the recurrence makes 1e-6; the rest is how
 PyTorch and OpenVINO round the convolutions before and after it (LOG.md, 2026-11-21)."""
 
-Inputs = tuple[np.ndarray, np.ndarray | None]
+Inputs = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
+"""Crops, level maps, AU centres."""
 
 
 def parity_inputs(spec: EngineSpec, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
-    """Named inputs of one face: noise, gradients, black and white, with random level maps where read."""
+    """Named inputs of one face: noise, gradients, black and white, with random level maps and AU centres
+    where they are read; some centres lie outside the crop."""
     rng = np.random.default_rng(seed)
     shape = spec.crops_shape(1)
     px = spec.crop.size_px
@@ -55,7 +57,10 @@ def parity_inputs(spec: EngineSpec, seed: int = 0) -> Iterator[tuple[str, Inputs
     for name, crop in crops.items():
         scatter = rng.integers(0, 6, spec.level_maps_shape(1), dtype=np.uint8)
         level_map = (scatter if name == "noise" else blobs()) if spec.level_map else None
-        yield name, (crop, level_map)
+        centers = (
+            rng.uniform(-0.1, 1.1, spec.au_centers_shape(1)).astype(np.float32) if spec.au_centers else None
+        )
+        yield name, (crop, level_map, centers)
 
 
 def compare(
@@ -111,7 +116,12 @@ class _InParts:
     def __init__(self, session: SlidingSession) -> None:
         self._session = session
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:  # noqa: ARG002
+    def run(
+        self,
+        crops: np.ndarray,
+        level_maps: np.ndarray | None = None,  # noqa: ARG002
+        au_centers: np.ndarray | None = None,  # noqa: ARG002
+    ) -> np.ndarray:
         """See `Session`."""
         probabilities = []
         for window in crops:

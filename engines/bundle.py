@@ -4,6 +4,8 @@ engine.json holds `schema`, the fields of `EngineSpec` and `weights`, which is o
 
     {"file": "weights.safetensors", "sha256": "…"}     trained weights, float32 or float16
     {"random_seed": 0}                                 none: random ones are drawn when the engine is compiled
+
+`au_centers` and `max_intensity` may be left out; they are then false and null.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "provenance": (dict,),
     "weights": (dict,),
 }
+_OPTIONAL: dict[str, tuple[type, ...]] = {"au_centers": (bool,), "max_intensity": (int, float, type(None))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,8 @@ def _parse_spec(fields: dict[str, Any]) -> EngineSpec:
         aus=tuple(fields["aus"]),
         thresholds=tuple(fields["thresholds"]),
         provenance=fields["provenance"],
+        au_centers=fields.get("au_centers", False),
+        max_intensity=fields.get("max_intensity"),
     )
 
 
@@ -144,13 +149,14 @@ def read_bundle(folder: Path) -> Bundle:
         raise EngineError(
             f"{path}: schema {schema} is newer than {SCHEMA}, the newest read here; update austream"
         )
-    missing, extra = sorted(set(_FIELDS) - set(fields)), sorted(set(fields) - set(_FIELDS))
+    missing = sorted(set(_FIELDS) - set(fields))
+    extra = sorted(set(fields) - set(_FIELDS) - set(_OPTIONAL))
     if missing or extra:
         raise EngineError(
             f"{path}: missing fields {missing}, unknown fields {extra}; expected {sorted(_FIELDS)}"
         )
-    for name, types in _FIELDS.items():
-        if type(fields[name]) not in types:
+    for name, types in (_FIELDS | _OPTIONAL).items():
+        if name in fields and type(fields[name]) not in types:
             wanted = " or ".join(kind.__name__ for kind in types)
             raise EngineError(f"{path}: {name}: expected {wanted}, got {json.dumps(fields[name])}")
     if schema != SCHEMA:
@@ -169,7 +175,7 @@ def write_spec(folder: Path, spec: EngineSpec, weights_sha256: str) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    fields = {
+    fields: dict[str, Any] = {
         "schema": SCHEMA,
         "name": spec.name,
         "network": spec.network,
@@ -183,6 +189,10 @@ def write_spec(folder: Path, spec: EngineSpec, weights_sha256: str) -> None:
         "provenance": dict(spec.provenance),
         "weights": {"file": WEIGHTS_FILE, "sha256": weights_sha256},
     }
+    if spec.au_centers:
+        fields["au_centers"] = True
+    if spec.max_intensity is not None:
+        fields["max_intensity"] = spec.max_intensity
     (folder / SPEC_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 

@@ -25,6 +25,7 @@ import platformdirs
 
 from engines.backends import BACKENDS, installed_version
 from engines.bundle import SPEC_FILE, Bundle
+from engines.networks import NETWORKS
 from pipeline.errors import EngineError
 
 SCHEMA = 1
@@ -33,7 +34,7 @@ _HERE = Path(__file__).parent
 
 Log = Callable[[str], None]
 Form = Literal["whole", "sliding"]
-_SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py", "networks/base.py")
+_SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +90,19 @@ def _machine() -> str:
 
 def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole") -> str:
     """SHA-256 over everything that the compiled engine depends on."""
-    network = _HERE / "networks" / f"{bundle.spec.network}.py"
-    layers = _HERE / "networks" / "layers.py"
+    module = NETWORKS.get(bundle.spec.network, bundle.spec.network).split(".")[0]
+    network, layers = _HERE / "networks" / f"{module}.py", _HERE / "networks" / "layers.py"
     sources = [network, layers, _HERE / "networks" / "__init__.py", _HERE / "backends" / f"{backend}.py"]
-    sources += [_HERE / name for name in ("export.py", "weights.py", "build.py", "cache.py", "spec.py")]
+    shared = (
+        "export.py",
+        "weights.py",
+        "build.py",
+        "cache.py",
+        "spec.py",
+        "winograd_graph.py",
+        "networks/base.py",
+    )
+    sources += [_HERE / name for name in shared]
     if form == "sliding":
         sources += [_HERE / name for name in _SLIDING_SOURCES]
     parts = {
@@ -104,7 +114,11 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         "backend": [backend, installed_version(BACKENDS[backend])],
         "torch": installed_version("torch"),  # draws random weights and traces
         "precision": precision,
-        "shapes": [bundle.spec.crops_shape(1), bundle.spec.level_maps_shape(1)],
+        "shapes": [
+            bundle.spec.crops_shape(1),
+            bundle.spec.level_maps_shape(1),
+            bundle.spec.au_centers_shape(1),
+        ],
         "machine": _machine(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

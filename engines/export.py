@@ -38,16 +38,19 @@ class ExportedEngine(nn.Module):
         rgb = crops.flip(-1).to(torch.float32).movedim(-1, -3)  # bytes are turned faster than floats
         return rgb * self.scale + self.offset
 
-    def forward(self, crops: Tensor, level_map: Tensor | None = None) -> Tensor:
+    def forward(
+        self, crops: Tensor, level_map: Tensor | None = None, au_centers: Tensor | None = None
+    ) -> Tensor:
         """Probabilities (B, n_aus), float32.
 
         Args:
             crops: uint8 BGR, (B, px, px, 3), or (B, window, px, px, 3) for a temporal network.
             level_map: uint8 (B, px, px), 0–5; only for a network that reads it.
+            au_centers: float32 (B, 20, 2), shares of the crop's side; likewise.
         """
-        image = self.images(crops)
-        logits = self.network(image) if level_map is None else self.network(image, level_map)
-        return torch.sigmoid(logits)
+        beside = {"level_map": level_map, "au_centers": au_centers}
+        given = {name: value for name, value in beside.items() if value is not None}
+        return torch.sigmoid(self.network(self.images(crops), **given))
 
 
 class FramePart(nn.Module):

@@ -5,15 +5,19 @@ Everything runs on PyTorch's meta device: shapes only, no arithmetic.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from engines.networks import arl, eacnet, satnet, tranet
 from engines.networks.base import AUNetwork
-from engines.networks.cednn import BRANCHES, CEDNN
-from engines.networks.satnet import VARIANTS, ConvLSTM, SATNet
+from engines.networks.cednn import BRANCHES, CEDNN, IGC
+from engines.networks.satnet import ConvLSTM, SATNet
+from engines.spec import AU_CENTERS
 
 CEDNN_PARAMETERS_M = {
     "residual": (13.33, 11.34, 10.68, 10.02, 9.80, 9.59),
@@ -28,6 +32,14 @@ CEDNN_ELEMENTWISE_G = 0.0352
 """What the paper's FLOPs hold beyond multiply-accumulates: any from 0.0349 to 0.0355 explains all 12."""
 CEDNN_SE_PARAMETERS_M = 9.79
 """Table 8: residual L18M1 with channel attention."""
+IGC_FIGURES = 0.57, 0.83
+"""Table 6: millions of parameters, GFLOPs."""
+IGC_AUS = 13
+"""Of CK+, with which the baseline comes to its figure."""
+IGC_ELEMENTWISE_G = 0.111
+"""Of its biases, normalisations (two operations) and ReLUs, on 48·224², 96·112² and 192·56² numbers."""
+TRANET_REGIONS: tuple[tranet.Region, ...] = ("upper",) * 3 + ("middle",) * 2 + ("lower",) * 7
+"""Of twelve AUs; the paper has eight."""
 PAPER_AUS = 12
 """Of DISFA+ and of BP4D, which the papers' figures are for."""
 
@@ -51,10 +63,10 @@ def parameters(network: nn.Module) -> int:
 
 
 def multiply_accumulates(network: AUNetwork, frames: int = 1) -> int:
-    """Of convolutions and linear layers for one output; `network` lives on the meta device.
+    """Of convolutions, linear layers and products of matrices for one output.
 
     Args:
-        network: CEDNN or SAT-Net.
+        network: any; lives on the meta device.
         frames: of a temporal network's window.
     """
     px = network.input_px
@@ -62,13 +74,15 @@ def multiply_accumulates(network: AUNetwork, frames: int = 1) -> int:
     inputs = [torch.zeros(shape, device="meta")]
     if network.reads_level_map:
         inputs.append(torch.zeros((1, px, px), device="meta"))
-    with FlopCounterMode(display=False) as counter:
+    if network.reads_au_centers:
+        inputs.append(torch.zeros((1, AU_CENTERS, 2), device="meta"))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         network.eval()(*inputs)
     return counter.get_total_flops() // 2
 
 
 def cednn_figures() -> list[Figures]:
-    """All twelve variants without maps and SE (Table 6), then the one of Table 8."""
+    """All twelve variants without maps and SE (Table 6), the one of Table 8, and the baseline of Table 6."""
     rows = []
     for connection in ("residual", "dense"):
         columns = zip(BRANCHES, CEDNN_PARAMETERS_M[connection], CEDNN_FLOPS_G[connection], strict=True)
@@ -88,13 +102,18 @@ def cednn_figures() -> list[Figures]:
         round(count / 1e6, 2) == CEDNN_SE_PARAMETERS_M and round(macs / 1e9 + CEDNN_ELEMENTWISE_G, 2) == 0.33
     )
     rows.append(Figures("residual L18M1, 3 maps, SE first", count, macs, CEDNN_SE_PARAMETERS_M, 0.33, agrees))
+    with torch.device("meta"):
+        baseline = IGC(IGC_AUS)
+    count, macs = parameters(baseline), multiply_accumulates(baseline)
+    agrees = (round(count / 1e6, 2), round(macs / 1e9 + IGC_ELEMENTWISE_G, 2)) == IGC_FIGURES
+    rows.append(Figures(f"IGC-L24M2, {IGC_AUS} AUs", count, macs, *IGC_FIGURES, agrees))
     return rows
 
 
 def satnet_figures() -> list[Figures]:
     """SAT-Net, its ablations and its ConvLSTM alone; a window of 16 frames."""
     rows = []
-    for variant in VARIANTS:
+    for variant in satnet.VARIANTS:
         with torch.device("meta"):
             network = SATNet(PAPER_AUS, variant)
         count, macs = parameters(network), multiply_accumulates(network, 16)
@@ -107,6 +126,54 @@ def satnet_figures() -> list[Figures]:
                 Figures("its ConvLSTM", *_conv_lstm(lstm), 1.2, None, round(parameters(lstm) / 1e6, 1) == 1.2)
             )
     return rows
+
+
+def _plain(names: dict[str, Callable[[], AUNetwork]]) -> list[Figures]:
+    """Networks whose papers print no figure."""
+    rows = []
+    for name, make in names.items():
+        with torch.device("meta"):
+            network = make()
+        rows.append(Figures(name, parameters(network), multiply_accumulates(network)))
+    return rows
+
+
+def arl_figures() -> list[Figures]:
+    """ARL and its ablations; iARL and its own are the same networks."""
+    names = {"b": "B-Net, W-Net", "wc": "WC-Net", "wcs": "WCS-Net", "wcsp": "ARL, iARL"}
+    return _plain({names[v]: partial(arl.ARL, PAPER_AUS, v) for v in arl.VARIANTS})
+
+
+def eacnet_figures() -> list[Figures]:
+    """FVGG, E-Net and EAC-Net."""
+    return _plain({v: partial(eacnet.EACNet, PAPER_AUS, v) for v in eacnet.VARIANTS})
+
+
+def tranet_figures() -> list[Figures]:
+    """TRA-Net and the variants of its Table 2."""
+    return _plain({v: partial(tranet.TRANet, PAPER_AUS, v, TRANET_REGIONS) for v in tranet.VARIANTS})
+
+
+FIGURES: dict[str, tuple[Callable[[], list[Figures]], str]] = {
+    "cednn": (
+        cednn_figures,
+        "12 AUs. Paper: Table 6, and Table 8 for the row with SE. Its FLOPs also count element-wise work\n"
+        "(biases, normalisation, ReLU, pooling): in CEDNN one constant makes up the difference,\n"
+        f"{1000 * CEDNN_ELEMENTWISE_G:.1f} million; in IGC they are {1000 * IGC_ELEMENTWISE_G:.0f} million. "
+        "`agrees` means with them.",
+    ),
+    "satnet": (
+        satnet_figures,
+        "12 AUs; satnet and tnet over a window of 16 frames. The paper: 1.2 and 11 million, no FLOPs.",
+    ),
+    "arl": (
+        arl_figures,
+        "12 AUs, products with the CRF's 1936×1936 kernels included. The paper: no figures.",
+    ),
+    "eacnet": (eacnet_figures, "12 AUs. The paper: no figures."),
+    "tranet": (tranet_figures, "12 AUs. The paper: no figures."),
+}
+"""By network: its rows, and what is to be known about them."""
 
 
 def _conv_lstm(lstm: ConvLSTM) -> tuple[int, int]:

@@ -40,16 +40,20 @@ class Engine:
         """Against PyTorch eager, when it was built."""
         self._session = session
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None = None) -> np.ndarray:
+    def run(
+        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+    ) -> np.ndarray:
         """Probability of each AU for each face.
 
         Args:
             crops: uint8 BGR, (B, 224, 224, 3), or (B, 16, 224, 224, 3) for an engine with a window; B may be
             0.
             level_maps: uint8 (B, 224, 224), 0–5; for an engine whose spec says `level_map`, and for no other.
+            au_centers: float32 (B, 20, 2), x and y as shares of the crop's side; for an engine whose spec
+                says `au_centers`, and for no other.
 
         Returns:
-            float32 (B, n_aus), in the order of `spec.aus`.
+            float32 (B, n_aus), in the order of `spec.aus`; with `spec.max_intensity`, shares of that.
 
         Raises:
             UsageError: a shape, type or value is not that.
@@ -65,20 +69,23 @@ class Engine:
                 raise UsageError(
                     f"{self.spec.name}: level_maps: expected 0 to {MAX_LEVEL}, got {level_maps.max()}"
                 )
+        if (au_centers is not None) != self.spec.au_centers:
+            wanted = "au_centers beside the crops" if self.spec.au_centers else "no au_centers"
+            raise UsageError(f"{self.spec.name}: expected {wanted}, got {type(au_centers).__name__}")
+        if au_centers is not None:
+            self._check("au_centers", au_centers, self.spec.au_centers_shape(faces), np.float32)
+            if not np.isfinite(au_centers).all():
+                raise UsageError(f"{self.spec.name}: au_centers: expected finite numbers, got others")
         if not faces:
             return np.empty((0, len(self.spec.aus)), np.float32)
-        return self._session.run(crops, level_maps)
+        return self._session.run(crops, level_maps, au_centers)
 
-    def _check(self, name: str, array: np.ndarray, shape: tuple[int, ...]) -> None:
-        wanted = ", ".join(["B", *map(str, shape[1:])])
+    def _check(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
+        wanted = f"{np.dtype(dtype)} ({', '.join(['B', *map(str, shape[1:])])})"
         if not isinstance(array, np.ndarray):
-            raise UsageError(
-                f"{self.spec.name}: {name}: expected uint8 ({wanted}), got {type(array).__name__}"
-            )
-        if array.shape != shape or array.dtype != np.uint8:
-            raise UsageError(
-                f"{self.spec.name}: {name}: expected uint8 ({wanted}), got {array.dtype} {array.shape}"
-            )
+            raise UsageError(f"{self.spec.name}: {name}: expected {wanted}, got {type(array).__name__}")
+        if array.shape != shape or array.dtype != dtype:
+            raise UsageError(f"{self.spec.name}: {name}: expected {wanted}, got {array.dtype} {array.shape}")
 
 
 def load_engine(

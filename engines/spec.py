@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-CropKind = Literal["five_point", "box"]
+CropKind = Literal["five_point", "box", "level_eyes", "nose_center"]
+
+AU_CENTERS = 20
+"""The places on a face that `EngineSpec.au_centers` speaks of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +19,10 @@ class CropSpec:
     """Which picture of a face an engine wants."""
 
     kind: CropKind
-    """`five_point`: aligned by eye corners and nose base; `box`: the face's box, upright as in the frame."""
+    """`five_point`: aligned by eye corners and nose base (CEDNN). `box`: the face's box, upright as in the
+    frame. `level_eyes`: eyes level, a square around eyes, nose and mouth corners, of which the middle 88 %
+    (ARL's 176 of 200 px). `nose_center`: the middle of the nose's ridge in the centre, the chin near the
+    lower edge (TRA-Net)."""
     size_px: int
 
     def __post_init__(self) -> None:
@@ -40,7 +46,7 @@ class EngineSpec:
     name: str
     """Lower-case letters, digits, `.`, `_` and `-`: it names folders and output files."""
     network: str
-    """`cednn` or `satnet`: the module in engines/networks."""
+    """A key of `engines.networks.NETWORKS`: `cednn`, `satnet`, …"""
     variant: Mapping[str, Any]
     """Keyword arguments of the network's constructor, AU count excluded."""
     crop: CropSpec
@@ -56,6 +62,10 @@ class EngineSpec:
     """Probability from which each AU counts as active."""
     provenance: Mapping[str, Any]
     """At least `trained`: `untrained`, or what it was trained on."""
+    au_centers: bool = False
+    """Whether the network also reads where its crop shows the 20 AU centres of EAC-Net's Table I."""
+    max_intensity: float | None = None
+    """For a network that estimates intensities: its output times this is one; None for probabilities."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", self.name):
@@ -75,6 +85,8 @@ class EngineSpec:
             raise ValueError(f"window: expected 1 or more frames, got {self.window}")
         if self.rate_hz is not None and not (0.0 < self.rate_hz < math.inf):
             raise ValueError(f"rate_hz: expected frames per second above 0, or null, got {self.rate_hz}")
+        if self.max_intensity is not None and not (0.0 < self.max_intensity < math.inf):
+            raise ValueError(f"max_intensity: expected a number above 0, or none, got {self.max_intensity}")
         if not self.provenance.get("trained"):
             raise ValueError("provenance: expected a `trained` entry that says on what, or `untrained`")
 
@@ -91,3 +103,8 @@ class EngineSpec:
     def level_maps_shape(self, faces: int) -> tuple[int, int, int]:
         """Shape of the uint8 level maps that go with them: (B, px, px)."""
         return (faces, self.crop.size_px, self.crop.size_px)
+
+    def au_centers_shape(self, faces: int) -> tuple[int, int, int]:
+        """Shape of the float32 AU centres that go with them, x and y as shares of the crop's side: (B, 20,
+        2)."""
+        return (faces, AU_CENTERS, 2)

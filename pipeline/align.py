@@ -8,12 +8,14 @@ them: eye corners 33, 133, 362, 263; nose base 2; contour `mesh.JAW` (dlib 1–1
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.spec import AU_CENTERS, CropKind, CropSpec
 from pipeline import mesh
 
 ALIGNED_PX = 224
@@ -32,6 +34,17 @@ _CONTOUR_INSET_PX = 5.0
 """At 224 px: the contour moves in, and the brows up, by as much (CEDNN, section 3.2)."""
 BOX_MARGIN = 0.1
 """Added on each side of the mesh's box for the `box` crop, as a share of its longer side."""
+_EYE_RIGHT = (mesh.EYE_OUTER_RIGHT, mesh.EYE_INNER_RIGHT, *mesh.LID_UPPER_RIGHT, *mesh.LID_LOWER_RIGHT)
+_EYE_LEFT = (mesh.EYE_OUTER_LEFT, mesh.EYE_INNER_LEFT, *mesh.LID_UPPER_LEFT, *mesh.LID_LOWER_LEFT)
+_NOSE_TIP = 4
+LEVEL_EYES_SIDE = 2.8
+"""Side of ARL's 200 px over the longer side of the box around eye centres, nose tip and mouth corners: what
+its authors' public code aligns by."""
+LEVEL_EYES_SHOWN = 0.88
+"""What ARL crops of that: 176 of 200 px. At random in training, the middle here."""
+CHIN_AT = 0.95
+"""Where TRA-Net's alignment puts the chin, as a share of the crop's height; the paper says near the
+bottom."""
 
 
 def similarity(source_xy: NDArray[Any], target_xy: NDArray[Any]) -> NDArray[np.float64]:
@@ -66,6 +79,86 @@ def box_transform(bbox_xyxy: tuple[float, float, float, float], size_px: int) ->
             [0.0, scale, size_px / 2 - scale * (y0 + y1) / 2],
         ]
     )
+
+
+def level_eyes_transform(points: NDArray[np.float32], size_px: int) -> NDArray[np.float64]:
+    """The similarity (2×3) that levels the eyes of 478×3 points: ARL's alignment, the middle of its crops."""
+    eyes = [points[list(eye), :2].astype(np.float64).mean(0) for eye in (_EYE_RIGHT, _EYE_LEFT)]
+    across = eyes[1] - eyes[0]
+    length = max(float(np.linalg.norm(across)), 1e-6)
+    turn = np.array([[across[0], across[1]], [-across[1], across[0]]]) / length
+    others = points[[_NOSE_TIP, mesh.MOUTH_CORNER_RIGHT, mesh.MOUTH_CORNER_LEFT], :2]
+    level = np.vstack([*eyes, others]) @ turn.T
+    low, high = level.min(0), level.max(0)
+    side = max(float((high - low).max()) * LEVEL_EYES_SIDE * LEVEL_EYES_SHOWN, 1.0)
+    scale = size_px / side
+    return np.column_stack([scale * turn, size_px / 2 - scale * (low + high) / 2])
+
+
+def nose_center_transform(points: NDArray[np.float32], size_px: int) -> NDArray[np.float64]:
+    """The similarity (2×3) that puts the middle between nose tip and nose root of 478×3 points into the
+    centre and the chin straight below it (TRA-Net, section 4.1)."""
+    tip, root, chin = points[[_NOSE_TIP, mesh.NOSE_ROOT, mesh.CHIN], :2].astype(np.float64)
+    target = np.array([(0.5, 0.5), (0.5, CHIN_AT)]) * size_px
+    return similarity(np.array([(tip + root) / 2, chin]), target)
+
+
+_BY_POINTS: dict[CropKind, Callable[[NDArray[np.float32], int], NDArray[np.float64]]] = {
+    "five_point": five_point_transform,
+    "level_eyes": level_eyes_transform,
+    "nose_center": nose_center_transform,
+}
+
+
+def crop_transform(
+    spec: CropSpec, points: NDArray[np.float32], bbox_xyxy: tuple[float, float, float, float]
+) -> NDArray[np.float64]:
+    """The similarity (2×3) from the frame's pixels to any crop of a face's 478×3 points and box."""
+    if spec.kind == "box":
+        return box_transform(bbox_xyxy, spec.size_px)
+    return _BY_POINTS[spec.kind](points, spec.size_px)
+
+
+def au_centers(points: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The AU centres of EAC-Net's Table I, 20×2 in the points' pixels, of a face's 478×3 points.
+
+    In pairs, for AU1, 2, 4, 6, 7, 10, 12 (14 and 15 alike), 17, 23 and 24. "Above" and "below" are the
+    face's own directions, and the scale is the distance of the inner eye corners. For the "lip centre" of
+    AU23 stand the middles of both lips, for that of AU24 the points between the lips, half way to the
+    corners.
+    """
+    xy = points[:, :2].astype(np.float64)
+    across = xy[mesh.EYE_INNER_LEFT] - xy[mesh.EYE_INNER_RIGHT]
+    up = np.array([across[1], -across[0]])  # as long as the scale
+
+    def mean(*indices: int) -> NDArray[np.float64]:
+        found: NDArray[np.float64] = xy[list(indices)].mean(0)
+        return found
+
+    centers = [
+        (xy[mesh.BROW_RIGHT[4]] + up / 2, xy[mesh.BROW_LEFT[0]] + up / 2),
+        (xy[mesh.BROW_RIGHT[1]] + up / 3, xy[mesh.BROW_LEFT[3]] + up / 3),
+        (xy[mesh.BROW_RIGHT[2]] - up / 3, xy[mesh.BROW_LEFT[2]] - up / 3),
+        (xy[mesh.LID_LOWER_RIGHT[1]] - up, xy[mesh.LID_LOWER_LEFT[1]] - up),
+        (mean(*_EYE_RIGHT), mean(*_EYE_LEFT)),
+        (xy[37], xy[267]),
+        (xy[mesh.MOUTH_CORNER_RIGHT], xy[mesh.MOUTH_CORNER_LEFT]),
+        (xy[84] - up / 2, xy[314] - up / 2),
+        (mean(0, mesh.LIP_INNER_UPPER), mean(mesh.LIP_INNER_LOWER, 17)),
+        (mean(81, 178), mean(311, 402)),
+    ]
+    flat = np.array(centers).reshape(-1, 2)
+    assert len(flat) == AU_CENTERS
+    return flat
+
+
+def au_centers_in_crop(
+    spec: CropSpec, points: NDArray[np.float32], bbox_xyxy: tuple[float, float, float, float]
+) -> NDArray[np.float32]:
+    """`au_centers` as shares of a crop's side, 20×2 float32: what engines read."""
+    transform = crop_transform(spec, points, bbox_xyxy)
+    inside = au_centers(points) @ transform[:, :2].T + transform[:, 2]
+    return (inside / spec.size_px).astype(np.float32)
 
 
 def transform_points(transform: NDArray[np.float64], points: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -101,11 +101,10 @@ class FaceStage:
 
     def _cut(self, frame: Frame, track: Track, spec: CropSpec) -> NDArray[np.uint8]:
         seen = track.seen
-        if spec.kind == "box":
-            return mesh.warp(frame.image_bgr, align.box_transform(seen.bbox_xyxy, spec.size_px), spec.size_px)
-        if spec.size_px == align.ALIGNED_PX:
+        if spec.kind == "five_point" and spec.size_px == align.ALIGNED_PX:
             return seen.aligned_bgr
-        return mesh.warp(frame.image_bgr, align.five_point_transform(seen.points, spec.size_px), spec.size_px)
+        transform = align.crop_transform(spec, seen.points, seen.bbox_xyxy)
+        return mesh.warp(frame.image_bgr, transform, spec.size_px)
 
     def _compare(
         self, aligned: NDArray[np.uint8], aligned_xy: NDArray[np.float64], held: Neutral | None

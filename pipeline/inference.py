@@ -13,6 +13,7 @@ import numpy as np
 
 from engines.runtime import Engine, load_engine
 from engines.sliding import Advance, SlidingEngine, Track, load_sliding
+from pipeline import align
 from pipeline.config import RunConfig
 from pipeline.errors import EngineError
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, WindowInfo
@@ -158,6 +159,7 @@ class InferStage:
             return [AUResult(stamp, stride, None, {}, {})]
         aus: list[dict[str, dict[str, float]]] = [{} for _ in crops]
         active: list[dict[str, tuple[str, ...]]] = [{} for _ in crops]
+        intensity: list[dict[str, dict[str, float]]] = [{} for _ in crops]
         for asked in pending.asked:
             spec = asked.engine.spec
             for i, values in enumerate(asked.collect()):
@@ -169,8 +171,12 @@ class InferStage:
                     for au, p, threshold in zip(spec.aus, values, spec.thresholds, strict=True)
                     if p >= threshold
                 )
+                if spec.max_intensity is not None:
+                    intensity[i][spec.name] = {
+                        au: spec.max_intensity * p for au, p in aus[i][spec.name].items()
+                    }
         return [
-            AUResult(stamp, stride, crop, aus[i], active[i], window=pending.windows[i])
+            AUResult(stamp, stride, crop, aus[i], active[i], intensity[i], pending.windows[i])
             for i, crop in enumerate(crops)
         ]
 
@@ -256,12 +262,22 @@ class InferStage:
 
 def _ask(engine: Engine, crop: FaceCrop) -> np.ndarray:
     levels = _levels(crop)[None] if engine.spec.level_map else None
-    return _run_one(engine, crop.crops_bgr[engine.spec.crop.name], levels)
+    centers = _au_centers(engine, crop)[None] if engine.spec.au_centers else None
+    return _run_one(engine, crop.crops_bgr[engine.spec.crop.name], levels, centers)
 
 
-def _run_one(engine: Engine, pixels: np.ndarray, level_maps: np.ndarray | None = None) -> np.ndarray:
-    probabilities: np.ndarray = engine.run(pixels[None], level_maps)[0]
+def _run_one(
+    engine: Engine,
+    pixels: np.ndarray,
+    level_maps: np.ndarray | None = None,
+    au_centers: np.ndarray | None = None,
+) -> np.ndarray:
+    probabilities: np.ndarray = engine.run(pixels[None], level_maps, au_centers)[0]
     return probabilities
+
+
+def _au_centers(engine: Engine, crop: FaceCrop) -> np.ndarray:
+    return align.au_centers_in_crop(engine.spec.crop, crop.landmarks_px, crop.bbox_xyxy)
 
 
 def _levels(crop: FaceCrop) -> np.ndarray:

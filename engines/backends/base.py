@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """A compiled engine, loaded and ready; any number of threads may use it."""
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
+    def run(
+        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+    ) -> np.ndarray:
         """Probabilities, float32 (B, n_aus), of checked inputs: the shapes of `ExportedEngine.forward`."""
         ...
 

@@ -31,8 +31,13 @@ class Requests:
 
     def __init__(self, compiled: Any, lanes: int) -> None:
         self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        nothing = {p.any_name: np.zeros(tuple(p.shape), p.element_type.to_dtype()) for p in compiled.inputs}
         for _ in range(lanes):
-            self._free.put(compiled.create_infer_request())
+            request = compiled.create_infer_request()
+            # One by one, before threads come to it: OpenVINO's Python layer sets up its table of types at the
+            # first inference, and two threads that do so together wait for each other for ever (2026.4.1).
+            request.infer(nothing)
+            self._free.put(request)
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """The model's only output, in memory of its own."""
@@ -50,13 +55,17 @@ class OpenVINOSession:
         self._requests = requests
         self._n_aus = len(spec.aus)
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
+    def run(
+        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+    ) -> np.ndarray:
         """See `Session`."""
         probabilities = np.empty((len(crops), self._n_aus), np.float32)
         for face in range(len(crops)):
             inputs = {"crops": crops[face : face + 1]}
             if level_maps is not None:
                 inputs["level_map"] = level_maps[face : face + 1]
+            if au_centers is not None:
+                inputs["au_centers"] = au_centers[face : face + 1]
             probabilities[face] = self._requests.infer(inputs)[0]
         return probabilities
 
@@ -97,10 +106,15 @@ class OpenVINOBackend(Backend):
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
+        from engines.winograd_graph import by_winograd
+
         shapes: dict[str, tuple[tuple[int, ...], type]] = {"crops": (spec.crops_shape(1), np.uint8)}
         if spec.level_map:
             shapes["level_map"] = (spec.level_maps_shape(1), np.uint8)
-        _convert(engine, shapes, precision, folder / _FILE)
+        if spec.au_centers:
+            shapes["au_centers"] = (spec.au_centers_shape(1), np.float32)
+        with by_winograd(engine.network, engine.network.winograd_from):
+            _convert(engine, shapes, precision, folder / _FILE)
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
         """See `Backend`."""
@@ -165,7 +179,12 @@ def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> N
 def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     # f32 said outright: on a CPU with bfloat16 OpenVINO would take that by itself, and probabilities
     # would be off by up to 0.16 on these networks.
-    options: dict[str, Any] = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": lanes}
+    # Unpinned: each engine pins its threads to the same cores, whatever else runs there.
+    options: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "NUM_STREAMS": lanes,
+        "ENABLE_CPU_PINNING": False,
+    }
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:

@@ -27,16 +27,19 @@ class TorchSession:
     def __init__(self, engine: ExportedEngine) -> None:
         self._engine = engine
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
+    def run(
+        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+    ) -> np.ndarray:
         """See `Session`."""
         # from_numpy wants writable memory; crops may be views of a read-only ring.
-        inputs = [
-            torch.from_numpy(np.require(a, requirements=["C", "W"]))
-            for a in (crops, level_maps)
-            if a is not None
-        ]
+        inputs = {"crops": crops, "level_map": level_maps, "au_centers": au_centers}
+        tensors = {
+            name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
+            for name, array in inputs.items()
+            if array is not None
+        }
         with torch.inference_mode():
-            return self._engine(*inputs).numpy()
+            return self._engine(**tensors).numpy()
 
 
 class TorchSlidingSession:

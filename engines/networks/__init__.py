@@ -12,8 +12,15 @@ from pipeline.errors import EngineError, UsageError
 if TYPE_CHECKING:
     from engines.networks.base import AUNetwork
 
-NETWORKS = {"cednn": "CEDNN", "satnet": "SATNet"}
-"""Module in this package → class."""
+NETWORKS = {
+    "cednn": "cednn.CEDNN",
+    "igc": "cednn.IGC",
+    "satnet": "satnet.SATNet",
+    "arl": "arl.ARL",
+    "eacnet": "eacnet.EACNet",
+    "tranet": "tranet.TRANet",
+}
+"""Name → module in this package and class."""
 
 
 def build_network(spec: EngineSpec) -> AUNetwork:
@@ -23,8 +30,11 @@ def build_network(spec: EngineSpec) -> AUNetwork:
         EngineError: the spec names no network here, or contradicts the network.
     """
     if spec.network not in NETWORKS:
-        raise EngineError(f"{spec.name}: unknown network {spec.network!r}, expected {' or '.join(NETWORKS)}")
-    network_class = getattr(import_module(f"{__name__}.{spec.network}"), NETWORKS[spec.network])
+        raise EngineError(
+            f"{spec.name}: unknown network {spec.network!r}, expected one of {', '.join(NETWORKS)}"
+        )
+    module, class_name = NETWORKS[spec.network].split(".")
+    network_class = getattr(import_module(f"{__name__}.{module}"), class_name)
     known = list(inspect.signature(network_class).parameters)[1:]
     if unknown := sorted(set(spec.variant) - set(known)):
         raise EngineError(f"{spec.name}: unknown variant fields {unknown}, {spec.network} has {known}")
@@ -35,6 +45,10 @@ def build_network(spec: EngineSpec) -> AUNetwork:
     if spec.level_map != network.reads_level_map:
         raise EngineError(
             f"{spec.name}: level_map is {spec.level_map}, its network {spec.network} needs the opposite"
+        )
+    if spec.au_centers != network.reads_au_centers:
+        raise EngineError(
+            f"{spec.name}: au_centers is {spec.au_centers}, its network {spec.network} needs the opposite"
         )
     if (spec.window > 1) != network.temporal:
         wanted = "more than 1 frame" if network.temporal else "1 frame"

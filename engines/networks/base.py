@@ -14,12 +14,19 @@ class AUNetwork(nn.Module):
     """RGB, of pixels scaled to 0–1: taken off before `forward`."""
     pixel_std: tuple[float, float, float]
     """RGB: divided by afterwards."""
-    temporal: bool
+    temporal: bool = False
     """Whether it reads a window of frames, (B, T, 3, px, px), instead of one."""
-    reads_level_map: bool
+    reads_level_map: bool = False
     """Whether it reads the level map too, (B, px, px)."""
+    reads_au_centers: bool = False
+    """Whether it reads the AU centres too, (B, 20, 2): see `EngineSpec.au_centers`."""
+    frozen: tuple[str, ...] = ()
+    """How the names of the parameters begin that its paper leaves at their published values in training."""
+    winograd_from: int | None = None
+    """From how many channels on its 3×3 convolutions may be computed by Winograd's method when compiled for a
+    CPU; None: never."""
 
     @property
-    def classifier(self) -> nn.Conv2d | nn.Linear:
-        """The layer that gives the logits."""
+    def classifier(self) -> nn.Module:
+        """The layer, or the layers, that give the logits."""
         raise NotImplementedError

@@ -28,19 +28,16 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from engines.networks.base import AUNetwork
-from pipeline.errors import EngineError, UsageError
+from engines.networks.layers import IMAGENET_MEAN, IMAGENET_STD
+from engines.networks.published import counts, fill_published, read_published
+from pipeline.errors import UsageError
 
 Variant = Literal["satnet", "tnet", "sanet", "resnet18"]
 VARIANTS: tuple[Variant, ...] = get_args(Variant)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-"""Per RGB channel, of pixels scaled to 0–1."""
-IMAGENET_STD = (0.229, 0.224, 0.225)
 BACKBONE = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -211,34 +208,11 @@ def load_backbone(network: SATNet, path: Path) -> None:
     Raises:
         EngineError: the file cannot be read, or lacks, exceeds or contradicts the backbone; names the keys.
     """
-    try:
-        found = load_file(path)
-    except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
-        raise EngineError(
-            f"{path}: expected ResNet-18 weights as safetensors, cannot read it: {reason}"
-        ) from None
+    found = read_published(path, "ResNet-18")
     wanted = network.state_dict()
-
-    def counts(name: str) -> bool:  # batch normalisation's step counter carries nothing at inference
-        return not name.endswith("num_batches_tracked")
-
-    backbone = {name for name in wanted if name.split(".")[0] in BACKBONE and counts(name)}
-    given = {name for name in found if name.split(".")[0] != "fc" and counts(name)}
-    shared = backbone & given
-    problems = {
-        "missing": sorted(backbone - given),
-        "unexpected": sorted(given - backbone),
-        "wrong shape": [
-            f"{name} {tuple(found[name].shape)} for {tuple(wanted[name].shape)}"
-            for name in sorted(shared)
-            if found[name].shape != wanted[name].shape
-        ],
-    }
-    if any(problems.values()):
-        listed = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in problems.items() if names)
-        raise EngineError(f"{path}: expected ResNet-18 in torchvision's names; {listed}")
+    names = [name for name in wanted if name.split(".")[0] in BACKBONE and counts(name)]
     heads = ("fc.weight", "fc.bias")
-    fits = all(n in wanted and n in found and wanted[n].shape == found[n].shape for n in heads)
-    taken = {name: found[name] for name in (*shared, *(heads if fits else ()))}
-    network.load_state_dict(taken, strict=False)
+    if all(n in wanted and n in found and wanted[n].shape == found[n].shape for n in heads):
+        names += heads
+    origin = f"{path}: expected ResNet-18 in torchvision's names"
+    fill_published(network, found, {name: name for name in names}, heads, origin)

@@ -11,7 +11,7 @@ from engines.backends.base import Backend, Session
 from engines.build import build, compare, parity_inputs
 from engines.bundle import resolve
 from engines.export import ExportedEngine
-from engines.runtime import Engine
+from engines.runtime import Engine, load_engine
 from engines.spec import EngineSpec
 from pipeline.errors import EngineError
 
@@ -22,9 +22,12 @@ class Constant:
     def __init__(self, value: float, n_aus: int = 13) -> None:
         self.answer = np.full((1, n_aus), value, np.float32)
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None) -> np.ndarray:
+    def run(
+        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+    ) -> np.ndarray:
         assert crops.dtype == np.uint8
         assert level_maps is None or level_maps.max() <= 5
+        assert au_centers is None or au_centers.dtype == np.float32
         return self.answer
 
 
@@ -53,16 +56,35 @@ def test_satnet_on_openvino_is_the_network(satnet_openvino: Engine) -> None:
     assert satnet_openvino.parity.decisions == 5 * 13
 
 
-@pytest.mark.parametrize("name", ["cednn", "satnet"])
+@pytest.mark.parametrize("name", ["arl", "eacnet", "tranet"])
+def test_the_other_papers_on_openvino_are_their_networks(name: str) -> None:
+    engine = load_engine(name, "openvino")
+    assert engine.parity.max_abs < 1e-4
+    assert engine.parity.decisions_changed == 0
+    assert engine.parity.decisions == 5 * 13
+
+
+def test_iarl_is_arl_but_for_what_its_output_means() -> None:
+    arl, iarl = resolve("arl"), resolve("iarl")
+    same = ("network", "variant", "crop", "aus")
+    assert all(getattr(arl.spec, name) == getattr(iarl.spec, name) for name in same)
+    assert arl.random_seed == iarl.random_seed
+
+
+@pytest.mark.parametrize("name", ["cednn", "satnet", "arl", "eacnet", "tranet"])
 def test_parity_inputs_are_seeded_and_varied(name: str) -> None:
     spec = resolve(name).spec
     once, again = dict(parity_inputs(spec)), dict(parity_inputs(spec))
     assert list(once) == ["noise", "gradients", "more gradients", "black", "white"]
-    for kind, (crops, level_maps) in once.items():
+    for kind, (crops, level_maps, au_centers) in once.items():
         assert crops.shape == spec.crops_shape(1)
         assert crops.dtype == np.uint8
         assert np.array_equal(crops, again[kind][0])
         assert (level_maps is not None) == spec.level_map
+        assert (au_centers is not None) == spec.au_centers
+        if au_centers is not None:
+            assert np.array_equal(au_centers, again[kind][2])
+            assert au_centers.min() < 0 < 1 < au_centers.max()
         if level_maps is not None:
             assert np.array_equal(level_maps, again[kind][1])
             assert set(np.unique(level_maps)) == set(range(6))

@@ -58,10 +58,11 @@ def reseal(bundle: Bundle) -> Bundle:
 
 def test_the_bundled_engines() -> None:
     specs = {bundle.spec.name: bundle.spec for bundle in list_bundles()}
-    assert list(specs) == ["cednn", "satnet"]
-    for spec in specs.values():
+    assert list(specs) == ["arl", "cednn", "eacnet", "iarl", "satnet", "tranet"]
+    for name, spec in specs.items():
         assert list(spec.aus) == AUS
-        assert set(spec.thresholds) == {0.5}
+        # An intensity of 2 of 5 is where the papers begin to call an AU active.
+        assert set(spec.thresholds) == {0.4 if name == "iarl" else 0.5}
         assert spec.trained == "untrained"
     cednn, satnet = specs["cednn"], specs["satnet"]
     # Table 13's best average, 74.4: residual L18M1, maps on three blocks, first SE block.
@@ -82,7 +83,10 @@ def test_reading_bundles_needs_no_torch() -> None:
 
 
 def test_an_unknown_name_lists_the_known() -> None:
-    with pytest.raises(UsageError, match=r"unknown engine 'cedn': expected cednn or satnet"):
+    with pytest.raises(
+        UsageError,
+        match=r"unknown engine 'cedn': expected arl or cednn or eacnet or iarl or satnet or tranet",
+    ):
         resolve("cedn")
 
 
@@ -104,6 +108,8 @@ def test_a_path_that_is_no_bundle(tmp_path: Path) -> None:
         ({"color": "red"}, r"unknown fields \['color'\]"),
         ({"window": True}, "window: expected int, got true"),
         ({"level_map": 1}, "level_map: expected bool, got 1"),
+        ({"au_centers": 1}, "au_centers: expected bool, got 1"),
+        ({"max_intensity": "5"}, "max_intensity: expected int or float or NoneType"),
         ({"crop": {"kind": "box"}}, "crop: expected"),
         ({"crop": {"kind": "round", "size_px": 224}}, "crop: expected a kind"),
         ({"thresholds": ["0.5"] * 13}, "thresholds: expected a list of float"),
@@ -138,7 +144,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"network": "vgg"}, "unknown network 'vgg', expected cednn or satnet"),
+        ({"network": "vgg"}, "unknown network 'vgg', expected one of cednn, igc, satnet, arl"),
         ({"variant": {"depth": 3}}, r"unknown variant fields \['depth'\]"),
         ({"variant": {"n_aus": 3}}, r"unknown variant fields \['n_aus'\]"),
         ({"variant": {"branches": 5}}, "branches must be one of"),

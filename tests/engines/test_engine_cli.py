@@ -12,17 +12,28 @@ import pytest
 from engines.__main__ import main, table
 from engines.runtime import Engine
 
+BUNDLES = ["arl", "cednn", "eacnet", "iarl", "satnet", "tranet"]
+
 
 def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert main(["list", "--json", str(tmp_path / "list.json")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["engine", "cednn", "satnet"]
+    assert [line.split()[0] for line in lines] == ["engine", *BUNDLES]
     written = json.loads((tmp_path / "list.json").read_text())
-    assert [row["engine"] for row in written["rows"]] == ["cednn", "satnet"]
+    assert [row["engine"] for row in written["rows"]] == BUNDLES
     assert written["machine"]
 
 
-@pytest.mark.parametrize(("network", "agreeing", "row"), [("cednn", 13, "dense L2M9"), ("satnet", 2, "tnet")])
+@pytest.mark.parametrize(
+    ("network", "agreeing", "row"),
+    [
+        ("cednn", 14, "IGC-L24M2"),
+        ("satnet", 2, "tnet"),
+        ("arl", 0, "WCS-Net"),
+        ("eacnet", 0, "fvgg"),
+        ("tranet", 0, "no_channel"),
+    ],
+)
 def test_params(capsys: pytest.CaptureFixture[str], network: str, agreeing: int, row: str) -> None:
     assert main(["params", network]) == 0
     out = capsys.readouterr().out
@@ -30,6 +41,28 @@ def test_params(capsys: pytest.CaptureFixture[str], network: str, agreeing: int,
     assert len(rows) == agreeing
     assert "DIFFERS" not in out
     assert row in out
+
+
+def test_params_of_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """All five papers and every variant; multiply-accumulates by hand for three of them."""
+    assert main(["params", "--json", str(tmp_path / "params.json")]) == 0
+    assert "DIFFERS" not in capsys.readouterr().out
+    rows = json.loads((tmp_path / "params.json").read_text())["rows"]
+    found = {(row["family"], row["network"]): row for row in rows}
+    assert len(found) == len(rows) == 14 + 5 + 4 + 3 + 7
+    # VGG-19's convolutions and its first fully connected layer are its paper's; the top is 2048 and 12.
+    groups = [(3, 64, 224), (64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56)]
+    groups += [(256, 256, 56)] * 3 + [(256, 512, 28)] + [(512, 512, 28)] * 3 + [(512, 512, 14)] * 4
+    dense = 25088 * 4096 + 4096 * 2048 + 2048 * 12
+    fvgg = found["eacnet", "fvgg"]
+    assert fvgg["multiply_accumulates"] == sum(9 * i * o * px * px for i, o, px in groups) + dense
+    assert fvgg["parameters"] == sum((9 * i + 1) * o for i, o, _ in groups) + dense + 4096 + 2048 + 12
+    crops = 20 * (512 * 512 * 9 * 16 + 8192 * 150) + 3000 * 2048 + 2048 * 12
+    eac = found["eacnet", "eacnet"]["multiply_accumulates"]
+    assert eac == sum(9 * i * o * px * px for i, o, px in groups[:-4]) + crops
+    # The CRF adds products of 1936×1936 with 18 features and two columns, and five steps over all pairs.
+    crf = found["arl", "ARL, iARL"]["multiply_accumulates"] - found["arl", "WCS-Net"]["multiply_accumulates"]
+    assert crf == 12 * (1936**2 * (20 + 5) + 6 * 2 * 44**3)
 
 
 @pytest.mark.usefixtures("cednn_openvino")
@@ -49,10 +82,15 @@ def test_build_parity_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["build", "nobody"], 2, "engines: unknown engine 'nobody': expected cednn or satnet"),
+        (
+            ["build", "nobody"],
+            2,
+            "engines: unknown engine 'nobody': expected arl or cednn or eacnet or iarl or satnet or tranet",
+        ),
         (["build", "cednn", "--backend", "tpu"], 2, "engines: unknown backend 'tpu'"),
         (["build", "cednn", "--precision", "int3"], 2, "engines: unknown precision 'int3'"),
         (["profile", "cednn", "--runs", "0"], 2, "engines: --runs: expected 1 or more"),
+        (["params", "vgg"], 2, "engines: params: unknown network 'vgg', expected one of cednn, satnet, arl"),
         (["build", "."], 1, "engines: .: expected a bundle"),
         (["list", "--json", "/nowhere/x.json"], 1, "engines: --json /nowhere/x.json: cannot write it"),
     ],

@@ -203,3 +203,51 @@ def test_a_trained_bundle_from_a_folder(tmp_path: Path) -> None:
     bundle.weights_path.write_bytes(b"other")
     with pytest.raises(EngineError, match="SHA-256"):
         load_engine(bundle.folder, "torch")
+
+
+@pytest.fixture(scope="module")
+def eacnet() -> Engine:
+    return load_engine("eacnet", "openvino")
+
+
+def test_centres_reach_the_network(eacnet: Engine, rng: np.random.Generator) -> None:
+    crops, _ = faces(rng, 2)
+    centers = rng.uniform(0, 1, (2, 20, 2)).astype(np.float32)
+    normal = (crops[..., ::-1].astype(np.float64) / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    images = torch.from_numpy(normal.transpose(0, 3, 1, 2).astype(np.float32))
+    with torch.inference_mode():
+        logits = load_network(resolve("eacnet"))(images, torch.from_numpy(centers)).double().numpy()
+    got = eacnet.run(crops, au_centers=centers)
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), atol=1e-4)
+    assert np.abs(eacnet.run(crops, au_centers=centers[::-1].copy()) - got).max() > 1e-3
+
+
+CENTERS = np.full((1, 20, 2), 0.5, np.float32)
+
+
+@pytest.mark.parametrize(
+    ("centers", "message"),
+    [
+        (None, "eacnet: expected au_centers beside the crops"),
+        (CENTERS[:, :19], r"au_centers: expected float32 \(B, 20, 2\), got float32 \(1, 19, 2\)"),
+        (CENTERS.astype(np.float64), "au_centers: expected float32 .*, got float64"),
+        (CENTERS * np.float32("nan"), "au_centers: expected finite"),
+    ],
+)
+def test_wrong_centres(eacnet: Engine, centers: object, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        eacnet.run(CROPS, au_centers=centers)
+
+
+def test_centres_for_an_engine_without(cednn_openvino: Engine) -> None:
+    with pytest.raises(UsageError, match="expected no au_centers"):
+        cednn_openvino.run(CROPS, LEVELS, CENTERS)
+
+
+def test_arls_preprocessing(rng: np.random.Generator) -> None:
+    crops = faces(rng, 1)[0][:, :176, :176].copy()
+    images = torch.from_numpy((crops[..., ::-1].astype(np.float32) - 128).transpose(0, 3, 1, 2) / 128)
+    with torch.inference_mode():
+        logits = load_network(resolve("arl"))(images).double().numpy()
+    got = load_engine("arl", "openvino").run(crops)
+    np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), atol=1e-4)

@@ -23,6 +23,7 @@ from engines.spec import CropSpec
         ({"rate_hz": 0.0}, "rate_hz"),
         ({"rate_hz": float("nan")}, "rate_hz"),
         ({"provenance": {}}, "provenance"),
+        ({"max_intensity": 0.0}, "max_intensity"),
     ],
 )
 def test_contradictions_are_refused(changes: dict[str, object], message: str) -> None:
@@ -31,7 +32,7 @@ def test_contradictions_are_refused(changes: dict[str, object], message: str) ->
 
 
 def test_a_crop_has_a_kind_and_a_size() -> None:
-    with pytest.raises(ValueError, match="five_point, box"):
+    with pytest.raises(ValueError, match="five_point, box, level_eyes, nose_center"):
         CropSpec("square", 224)
     with pytest.raises(ValueError, match="size_px"):
         CropSpec("box", 0)
@@ -42,3 +43,11 @@ def test_shapes() -> None:
     assert cednn.crops_shape(2) == (2, 224, 224, 3)
     assert cednn.level_maps_shape(2) == (2, 224, 224)
     assert satnet.crops_shape(2) == (2, 16, 224, 224, 3)
+    assert resolve("eacnet").spec.au_centers_shape(3) == (3, 20, 2)
+    assert [resolve(name).spec.crop.name for name in ("arl", "iarl", "eacnet", "tranet")] == [
+        "level_eyes_176",
+        "level_eyes_176",
+        "box_224",
+        "nose_center_224",
+    ]
+    assert [resolve(name).spec.max_intensity for name in ("arl", "iarl")] == [None, 5]

@@ -31,9 +31,13 @@ class CountingEngine:
             provenance={"trained": "test"},
         )
         self.asked: list[tuple[tuple[int, ...], bool]] = []
+        self.centers: np.ndarray | None = None
 
-    def run(self, crops: np.ndarray, level_maps: np.ndarray | None = None) -> np.ndarray:
+    def run(
+        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+    ) -> np.ndarray:
         self.asked.append((crops.shape, level_maps is not None))
+        self.centers = au_centers
         means = crops.reshape(len(crops), -1).mean(1) / 255
         return np.stack([means, means], axis=1).astype(np.float32)
 
@@ -72,6 +76,32 @@ def test_each_face_gets_its_own_probabilities_and_active_aus() -> None:
     assert results[0].active == {"one": ("AU12",)}
     assert results[1].active == {"one": ("AU01", "AU12")}
     assert engine.asked == [((1, 224, 224, 3), True)] * 2
+
+
+def test_intensities_come_beside_their_shares() -> None:
+    engine = CountingEngine("one", 1, False)
+    engine.spec = replace(engine.spec, max_intensity=5.0)
+    plain = CountingEngine("two", 1, False)
+    (result,) = InferStage([engine, plain], 25.0, 1)(stamp_of(0), [crop_of(0, 102, 0)], 1, Ledger("clip"))
+    assert result.intensity == {"one": {"AU01": pytest.approx(2.0), "AU12": pytest.approx(2.0)}}
+    assert result.aus["one"] == result.aus["two"]
+    assert result.row()["intensity"] == {"one": {"AU01": 2.0, "AU12": 2.0}}
+
+
+def test_tracked_landmarks_become_au_centres() -> None:
+    """As shares of the engine's own crop: a point in the middle of the box is half way across."""
+    engine = CountingEngine("one", 1, False)
+    engine.spec = replace(engine.spec, crop=CropSpec("box", 224), au_centers=True)
+    points = np.zeros((478, 3), np.float32)
+    points[:, :2] = 100, 60
+    points[61, :2] = 88, 84  # a mouth corner
+    crop = replace(crop_of(0, 9, 0), landmarks_px=points, bbox_xyxy=(80.0, 40.0, 120.0, 80.0))
+    InferStage([engine], 25.0, 1)(stamp_of(0), [crop], 1, Ledger("clip"))
+    assert engine.centers is not None
+    assert (engine.centers.shape, engine.centers.dtype) == ((1, 20, 2), np.float32)
+    np.testing.assert_allclose(engine.centers[0, 0], [0.5, 0.5], atol=1e-6)
+    # The box's 40 px and a tenth on each side make the crop: 48 px.
+    np.testing.assert_allclose(engine.centers[0, 12], [0.5 - 12 / 48, 0.5 + 24 / 48], atol=1e-6)
 
 
 def test_a_frame_without_a_face_is_one_result_and_counted() -> None:

@@ -52,14 +52,14 @@ def frame_at(renderer: Renderer, index: int) -> NDArray[np.uint8]:
     """One frame of the script, (H, W, 3) uint8 BGR; the same whenever it is asked for."""
     seconds = index / FRAMES_PER_SECOND
     picture = renderer.render(timeline_at(seconds), pose_at(seconds), light_at(seconds))
-    _add_noise(picture, _NOISE_LEVELS, np.uint32(_SEED + 7919 * index))
+    add_noise(picture, _NOISE_LEVELS, np.uint32(_SEED + 7919 * index))
     return picture
 
 
 def ensure_clip(progress: Callable[[int, int], None] | None = None) -> Path:
     """The clip, an H.264 file in the user's cache; the first call renders it and reports (done, total)."""
     folder = _cache_root() / "demo"
-    path = folder / f"demo-{_fingerprint()}.mp4"
+    path = folder / f"demo-{fingerprint()}.mp4"
     if path.exists():
         return path
     temporary: str | None = None
@@ -83,7 +83,7 @@ def _cache_root() -> Path:
     return Path(os.environ.get("AUSTREAM_CACHE_DIR") or platformdirs.user_cache_dir("austream"))
 
 
-def _fingerprint() -> str:
+def fingerprint() -> str:
     """Sixteen hex digits of what the clip depends on in this tree: the renderer's sources and the donor."""
     digest = hashlib.sha256()
     for source in sorted(Path(__file__).parent.glob("*.py")):
@@ -108,7 +108,7 @@ def _encode(path: Path, progress: Callable[[int, int], None] | None) -> None:
 
 
 @njit(cache=True)
-def _add_noise(picture, levels, seed):  # type: ignore[no-untyped-def]
+def add_noise(picture, levels, seed):  # type: ignore[no-untyped-def]
     """Adds noise in place: one draw a pixel for all channels, since a sensor's grain is mostly grey."""
     state = np.uint32(seed * np.uint32(2654435761) + np.uint32(1))
     for y in range(picture.shape[0]):

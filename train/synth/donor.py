@@ -109,11 +109,11 @@ def make_donor(picture_bgr: NDArray[np.uint8], mesh_px: NDArray[np.float64]) -> 
     outer = _outer_points(mesh_px, width, height, unit)
     flat = np.concatenate([mesh_px[:, :2], outer])
     is_border = (flat[:, 0] <= 0) | (flat[:, 1] <= 0) | (flat[:, 0] >= width - 1) | (flat[:, 1] >= height - 1)
-    skin = np.concatenate([_mesh_triangles(), _outer_triangles(flat)])
+    skin = np.concatenate([mesh_triangles(), _outer_triangles(flat)])
     weight = _head_weight(flat, mesh_px, unit) * ~is_border
     depth = _outer_depth(outer, mesh_px, unit)
     points = np.concatenate([flat, np.concatenate([mesh_px[:, 2], depth])[:, None]], axis=1)
-    return Donor(picture_bgr, points, skin, _hole_triangles(), weight)
+    return Donor(picture_bgr, points, skin, hole_triangles(), weight)
 
 
 def _enlarge(small_bgr: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -141,7 +141,7 @@ def _outer_points(mesh_px: NDArray[np.float64], width: int, height: int, unit: f
     return np.concatenate([ring[inside], grid[apart]])
 
 
-def _mesh_triangles() -> NDArray[np.int64]:
+def mesh_triangles() -> NDArray[np.int64]:
     """(852, 3): MediaPipe publishes the edges of its mesh; a triangle is three that close."""
     edges = {frozenset(edge) for edge in FACEMESH_TESSELATION}
     near: dict[int, set[int]] = {}
@@ -154,7 +154,7 @@ def _mesh_triangles() -> NDArray[np.int64]:
     return np.array(sorted(found), dtype=np.int64)
 
 
-def _hole_triangles() -> NDArray[np.int64]:
+def hole_triangles() -> NDArray[np.int64]:
     """(46, 3): strips between the upper and the lower edge of each opening."""
     triangles = []
     for upper, lower in (

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 class Pose:
     """The head against its place in the portrait.
 
-    yaw_deg, pitch_deg, roll_deg: positive turns the nose to the image's right, down, and the head clockwise
+    yaw_deg, pitch_deg, roll_deg: positive turns the face to the image's right, up, and the head
+        clockwise, as in the pipeline's HeadPose
     shift_xy: translation in face units
     scale: 1 is the portrait's size
     """
@@ -23,7 +24,7 @@ class Pose:
 
     def rotation(self) -> NDArray[np.float64]:
         """(3, 3) for x right, y down, z away from the camera."""
-        yaw, pitch, roll = np.radians([self.yaw_deg, self.pitch_deg, self.roll_deg])
+        yaw, pitch, roll = np.radians([self.yaw_deg, -self.pitch_deg, self.roll_deg])
         cy, sy, cp, sp, cr, sr = (
             np.cos(yaw),
             np.sin(yaw),

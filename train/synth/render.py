@@ -43,7 +43,7 @@ class Renderer:
 
     def __init__(self, donor: Donor) -> None:
         self.donor = donor
-        skin = Skin(donor)
+        skin = Skin(donor.frame.to_face(donor.points_px), donor.skin_triangles, donor.head_weight)
         self.rest = at_rest(donor, skin)
         self.expressions = Expressions(donor, self.rest, skin)
         self._creases = Creases(donor)
@@ -75,7 +75,7 @@ class Renderer:
     def render(
         self, intensities: Mapping[str, float], pose: Pose | None = None, light: Light | None = None
     ) -> NDArray[np.uint8]:
-        """{"AU1": 0.5, …} → (H, W, 3) uint8 BGR, without sensor noise."""
+        """{"AU01": 0.5, …} → (H, W, 3) uint8 BGR, without sensor noise."""
         pose, light = pose or Pose(), light or Light()
         points = self.points_px(intensities, pose)
         height, width = self.donor.picture_bgr.shape[:2]

@@ -3,25 +3,25 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from train.synth.donor import Donor
-
 _REACH = 0.34  # how far a pull is felt, in face units
 _HOLD = 60.0  # stiffness of a handle against the sheet's own
 
 
 class Skin:
-    """The sheet over a donor's mesh: membrane plus thin plate, held weakly to its place."""
+    """The sheet over a mesh: membrane plus thin plate, held weakly to its place."""
 
-    def __init__(self, donor: Donor) -> None:
-        count = len(donor.points_px)
-        self._unit_px = donor.frame.unit_px
-        laplacian = _laplacian(donor.skin_triangles, donor.points_px[:, :2] / self._unit_px, count)
-        pinned = 1e3 * (donor.head_weight < 0.02) + 3.0 * (1 - donor.head_weight)
+    def __init__(
+        self, points: NDArray[np.float64], triangles: NDArray[np.int64], follows: NDArray[np.float64]
+    ) -> None:
+        """points: (V, ≥2) in face units; triangles: (T, 3); follows: (V,) 1 where free, 0 where held fast."""
+        laplacian = _laplacian(triangles, points[:, :2], len(points))
+        pinned = 1e3 * (follows < 0.02) + 3.0 * (1 - follows)
         self._sheet = laplacian.T @ laplacian + np.diag((0.08 / _REACH) ** 4 + pinned)
 
     def spread(self, pulls: dict[int, NDArray[np.float64]]) -> NDArray[np.float64]:
-        """{point: (2,) displacement} → (V, 2) displacement of every point, in the same units."""
-        system, right = self._sheet.copy(), np.zeros((len(self._sheet), 2))
+        """{point: (D,) displacement} → (V, D) displacement of every point, in the same units."""
+        system = self._sheet.copy()
+        right = np.zeros((len(system), len(next(iter(pulls.values())))))
         for point, displacement in pulls.items():
             system[point, point] += _HOLD
             right[point] = _HOLD * displacement

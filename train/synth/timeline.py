@@ -63,18 +63,18 @@ def _blink(at: float) -> Event:
 
 _EVENTS = (
     _blink(1.30),
-    Event("AU1", 3.20, 3.60, 4.30, 4.70, 1.0),
-    Event("AU2", 3.20, 3.60, 4.30, 4.70, 0.9),
+    Event("AU01", 3.20, 3.60, 4.30, 4.70, 1.0),
+    Event("AU02", 3.20, 3.60, 4.30, 4.70, 0.9),
     _blink(4.85),
-    Event("AU4", 5.30, 5.70, 6.40, 6.80, 1.0),
-    Event("AU6", 7.30, 7.75, 8.60, 9.10, 1.0),
+    Event("AU04", 5.30, 5.70, 6.40, 6.80, 1.0),
+    Event("AU06", 7.30, 7.75, 8.60, 9.10, 1.0),
     Event("AU12", 7.20, 7.70, 8.65, 9.20, 1.0),
     Event("AU25", 7.45, 7.85, 8.50, 8.90, 0.9),
     Event("AU25", 9.70, 10.00, 10.50, 10.80, 0.7),
     Event("AU25", 11.20, 11.60, 12.20, 12.60, 1.0),
     Event("AU26", 11.20, 11.60, 12.20, 12.60, 1.0),
     _blink(12.75),
-    Event("AU9", 13.20, 13.60, 14.20, 14.60, 1.0),
+    Event("AU09", 13.20, 13.60, 14.20, 14.60, 1.0),
     Event("AU15", 15.10, 15.50, 16.10, 16.50, 1.0),
     Event("AU17", 15.10, 15.50, 16.10, 16.50, 1.0),
     Event("AU20", 16.90, 17.20, 17.70, 18.00, 1.0),
@@ -85,11 +85,11 @@ _EVENTS = (
 SEGMENTS = (
     Segment("neutral", 0.00, 3.20, 0.60),
     Segment("AU1+2", 3.20, 4.70, 3.95),
-    Segment("AU4", 5.30, 6.80, 6.05),
+    Segment("AU04", 5.30, 6.80, 6.05),
     Segment("AU6+12+25", 7.20, 9.20, 8.20),
     Segment("AU25", 9.70, 10.80, 10.25),
     Segment("AU25+26", 11.20, 12.60, 11.90),
-    Segment("AU9", 13.20, 14.60, 13.90),
+    Segment("AU09", 13.20, 14.60, 13.90),
     Segment("AU15+17", 15.10, 16.50, 15.80),
     Segment("AU20", 16.90, 18.00, 17.45),
     Segment("AU43", 18.20, 19.15, 18.70),
@@ -104,7 +104,7 @@ def events() -> tuple[Event, ...]:
 
 
 def timeline_at(seconds: float) -> dict[str, float]:
-    """{"AU1": intensity in [0, 1], …} for every action unit of the script; all exactly 0 at rest."""
+    """{"AU01": intensity in [0, 1], …} for every action unit of the script; all exactly 0 at rest."""
     state = {event.au: 0.0 for event in _EVENTS}
     for event in _EVENTS:
         state[event.au] = max(state[event.au], event.at(seconds))
@@ -116,9 +116,9 @@ _TURNS = np.array(
     [
         (19.05, 0.0, 0.0, 0.0),
         (19.35, 10.0, 0.0, 0.0),
-        (19.65, 0.0, 8.0, 4.0),
+        (19.65, 0.0, -8.0, 4.0),
         (19.95, -10.0, 0.0, -6.0),
-        (20.20, 0.0, -7.0, 0.0),
+        (20.20, 0.0, 7.0, 0.0),
         (20.45, 0.0, 0.0, 0.0),
     ]
 )
@@ -127,7 +127,7 @@ _TURNS = np.array(
 def pose_at(seconds: float) -> Pose:
     """Slow sway all the time, and larger turns in the stretch of head motion."""
     yaw = 1.6 * np.sin(0.9 * seconds) + 0.5 * np.sin(2.3 * seconds + 1)
-    pitch = 1.1 * np.sin(0.7 * seconds + 0.5) + 0.4 * np.sin(1.9 * seconds)
+    pitch = -1.1 * np.sin(0.7 * seconds + 0.5) - 0.4 * np.sin(1.9 * seconds)
     roll = 0.9 * np.sin(0.55 * seconds + 2)
     knots = _TURNS
     k = int(np.clip(np.searchsorted(knots[:, 0], seconds, side="right") - 1, 0, len(knots) - 2))

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from engines.figures import multiply_accumulates, parameters
-from engines.networks.cednn import BRANCHES, CEDNN, Block, SqueezeExcite, apply_maps, binary_maps, interleave
+from engines.networks.cednn import BRANCHES, CEDNN, IGC, Block, IGCBlock, apply_maps, binary_maps, interleave
+from engines.networks.layers import SqueezeExcite
 from pipeline.errors import UsageError
 
 TABLE_6_PARAMETERS_M = {
@@ -145,7 +146,7 @@ def test_connection_follows_equations_5_to_7(connection: str) -> None:
 
 def test_squeeze_excitation_weighs_channels() -> None:
     torch.manual_seed(0)
-    se = SqueezeExcite(36)
+    se = SqueezeExcite(36, 18)
     x = torch.randn(2, 36, 3, 3)
     pooled = x.mean((2, 3))
     hidden = torch.relu(pooled @ se.reduce.weight[:, :, 0, 0].T + se.reduce.bias)
@@ -209,3 +210,45 @@ def test_the_level_map_matters_only_with_attention() -> None:
 def test_wrong_variants_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(UsageError, match=next(iter(wrong))):
         CEDNN(12, **wrong)
+
+
+def test_igc_is_the_baseline_of_table_6() -> None:
+    """0.57 million parameters with the 13 AUs of CK+, 20 layers, 0.83 GFLOPs with element-wise work."""
+    with torch.device("meta"):
+        network = IGC(13).eval()
+    assert f"{parameters(network) / 1e6:.2f}" == "0.57"
+    layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
+    assert len(layers) == 20
+    macs = multiply_accumulates(network)
+    assert macs == hooked_macs(network, torch.zeros(1, 3, 224, 224, device="meta"))
+    elements = 48 * 224**2, 96 * 112**2, 192 * 56**2
+    # A bias, two operations of a normalisation and a ReLU after each convolution: 1 in the stem, 6 a stage.
+    element_wise = 4 * (elements[0] * 7 + elements[1] * 6 + elements[2] * 6)
+    assert f"{(macs + element_wise) / 1e9:.2f}" == "0.83"
+
+
+def test_igc_block_against_a_loop() -> None:
+    """L = 24 groups of M channels, then M groups of one channel from each, one output at a time."""
+    torch.manual_seed(0)
+    block = IGCBlock(48, 96, 2).eval()
+    x = torch.randn(1, 48, 6, 6)
+    first = torch.cat(
+        [
+            nn.functional.conv2d(
+                x[:, 2 * g : 2 * g + 2], block.first.weight[4 * g : 4 * g + 4], stride=2, padding=1
+            )
+            for g in range(24)
+        ],
+        dim=1,
+    )
+    first = torch.relu(block.first_norm(first + block.first.bias.view(1, -1, 1, 1)))
+    expected = torch.empty(1, 96, 3, 3)
+    for m in range(4):
+        gathered = first[0, m::4]  # the m-th channel of every group
+        for g in range(24):
+            row = 24 * m + g
+            y = (block.second.weight[row, :, 0, 0].view(-1, 1, 1) * gathered).sum(0) + block.second.bias[row]
+            norm = block.second_norm
+            y = (y - norm.running_mean[row]) / torch.sqrt(norm.running_var[row] + norm.eps)
+            expected[0, 4 * g + m] = torch.relu(y * norm.weight[row] + norm.bias[row])
+    torch.testing.assert_close(block(x), expected, rtol=1e-4, atol=1e-5)

@@ -28,14 +28,14 @@ def test_a_frame_is_the_same_whenever_it_is_asked_for(renderer: Renderer) -> Non
 
 def test_noise_is_gentle_centred_and_free_of_pattern() -> None:
     noisy = np.full((200, 300, 3), 128, np.uint8)
-    demo._add_noise(noisy, 1.6, np.uint32(5))
+    demo.add_noise(noisy, 1.6, np.uint32(5))
     noise = noisy[..., 1].astype(float) - 128
     assert abs(noise.mean()) < 0.05
     assert 1.4 < noise.std() < 1.9
     assert abs(np.corrcoef(noise[:, :-1].ravel(), noise[:, 1:].ravel())[0, 1]) < 0.02
     assert noise.mean(axis=0).std() < 0.2
     again = np.full_like(noisy, 128)
-    demo._add_noise(again, 1.6, np.uint32(6))
+    demo.add_noise(again, 1.6, np.uint32(6))
     other = again[..., 1].astype(float) - 128
     assert abs(np.corrcoef(noise.ravel(), other.ravel())[0, 1]) < 0.02
 
@@ -82,7 +82,7 @@ def test_a_cache_that_cannot_be_written_is_an_output_error(
 
 
 def test_changed_sources_give_a_new_clip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = demo._fingerprint()
-    assert demo._fingerprint() == before
+    before = demo.fingerprint()
+    assert demo.fingerprint() == before
     monkeypatch.setattr(demo, "__file__", str(tmp_path / "demo.py"))
-    assert demo._fingerprint() != before
+    assert demo.fingerprint() != before

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from train.synth import landmarks as lm
-from train.synth.expressions import CLOSED_GAP, Expressions, Pull
+from train.synth.actions import Pull
+from train.synth.expressions import CLOSED_GAP, Expressions
 from train.synth.render import Renderer
 
 BROWS_INNER = [107, 55, 336, 285]
@@ -45,11 +46,11 @@ def test_nothing_moves_at_rest_but_the_lip_line(expressions: Expressions) -> Non
 @pytest.mark.parametrize(
     ("au", "points", "axis", "sign", "least"),
     [
-        ("AU1", BROWS_INNER, 1, -1, 0.08),
-        ("AU2", BROWS_OUTER, 1, -1, 0.05),
-        ("AU4", BROWS_INNER, 1, +1, 0.04),
-        ("AU6", [50, 101, 280, 330], 1, -1, 0.03),
-        ("AU9", [64, 129, 294, 358], 1, -1, 0.02),
+        ("AU01", BROWS_INNER, 1, -1, 0.08),
+        ("AU02", BROWS_OUTER, 1, -1, 0.05),
+        ("AU04", BROWS_INNER, 1, +1, 0.04),
+        ("AU06", [50, 101, 280, 330], 1, -1, 0.03),
+        ("AU09", [64, 129, 294, 358], 1, -1, 0.02),
         ("AU12", [291], 0, +1, 0.03),
         ("AU12", [61, 291], 1, -1, 0.05),
         ("AU15", [61, 291], 1, +1, 0.05),
@@ -66,7 +67,7 @@ def test_an_action_unit_moves_its_points(
     assert (sign * expressions.displacement({au: 1.0})[points, axis]).min() > least
 
 
-@pytest.mark.parametrize("au", [*MOUTH_ONLY, "AU1", "AU2", "AU4"])
+@pytest.mark.parametrize("au", [*MOUTH_ONLY, "AU01", "AU02", "AU04"])
 def test_eyes_stay_open_and_in_place(expressions: Expressions, au: str) -> None:
     assert np.abs(expressions.displacement({au: 1.0})[EYES]).max() < 0.015
 
@@ -76,7 +77,9 @@ def test_the_mouth_leaves_the_brows_alone(expressions: Expressions, au: str) -> 
     assert np.abs(expressions.displacement({au: 1.0})[[*BROWS_INNER, *BROWS_OUTER]]).max() < 0.01
 
 
-@pytest.mark.parametrize("au", ["AU1", "AU2", "AU4", "AU6", "AU9", "AU12", "AU15", "AU17", "AU20", "AU43"])
+@pytest.mark.parametrize(
+    "au", ["AU01", "AU02", "AU04", "AU06", "AU09", "AU12", "AU15", "AU17", "AU20", "AU43"]
+)
 def test_lips_stay_closed_and_uncrossed_without_au25_and_au26(
     expressions: Expressions, rest: np.ndarray, au: str
 ) -> None:
@@ -97,7 +100,7 @@ def test_au43_closes_the_lids_in_proportion(expressions: Expressions, rest: np.n
 
 def test_both_halves_move_alike(expressions: Expressions) -> None:
     # AU12, AU25 and AU43 come from the portrait and are as lopsided as it is.
-    for au in ("AU1", "AU2", "AU4", "AU15", "AU20"):
+    for au in ("AU01", "AU02", "AU04", "AU15", "AU20"):
         moved = expressions.displacement({au: 1.0})
         for right, left in ((55, 285), (70, 300), (61, 291), (0, 0)):
             assert np.allclose(moved[right], moved[left] * (-1, 1), atol=0.012), (au, right)

@@ -3,7 +3,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from train.synth.expressions import ACTIONS
+from train.synth.actions import ACTIONS
 from train.synth.timeline import (
     FRAMES,
     FRAMES_PER_SECOND,
@@ -15,14 +15,14 @@ from train.synth.timeline import (
     timeline_at,
 )
 
-ASKED = {"AU1", "AU2", "AU4", "AU6", "AU9", "AU12", "AU15", "AU17", "AU20", "AU25", "AU26", "AU43"}
+ASKED = {"AU01", "AU02", "AU04", "AU06", "AU09", "AU12", "AU15", "AU17", "AU20", "AU25", "AU26", "AU43"}
 SECONDS = np.arange(FRAMES) / FRAMES_PER_SECOND
 
 
 def test_every_action_unit_has_its_turn_and_a_place_in_the_renderer() -> None:
     assert {event.au for event in events()} == ASKED
     assert set(timeline_at(0)) == ASKED
-    assert ASKED - {"AU12", "AU25", "AU43"} == set(ACTIONS)
+    assert set(ACTIONS) >= ASKED
 
 
 @pytest.mark.parametrize("event", events(), ids=lambda event: f"{event.au}@{event.onset}")
@@ -57,7 +57,7 @@ def test_a_segment_shows_what_its_name_says() -> None:
     for segment in SEGMENTS:
         strong = {au for au, value in timeline_at(segment.look).items() if value > 0.5}
         numbers = segment.name.removeprefix("AU").split("+") if segment.name.startswith("AU") else []
-        assert strong == {f"AU{number}" for number in numbers}, segment
+        assert strong == {f"AU{int(number):02d}" for number in numbers}, segment
 
 
 def test_only_the_light_changes_in_its_segment() -> None:
@@ -85,6 +85,6 @@ def test_the_head_sways_a_little_and_turns_far_once() -> None:
 
 def test_contradictory_events_are_refused() -> None:
     with pytest.raises(ValueError, match="onset < apex"):
-        Event("AU1", 1.0, 0.5, 2.0, 3.0, 1.0)
+        Event("AU01", 1.0, 0.5, 2.0, 3.0, 1.0)
     with pytest.raises(ValueError, match="intensity"):
-        Event("AU1", 1.0, 1.5, 2.0, 3.0, 1.2)
+        Event("AU01", 1.0, 1.5, 2.0, 3.0, 1.2)

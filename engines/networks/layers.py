@@ -1,0 +1,33 @@
+"""What several of the papers' networks have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+"""Per RGB channel, of pixels scaled to 0–1."""
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class ConvNorm(nn.Sequential):
+    """A 3×3 convolution that keeps the size, and batch normalisation."""
+
+    def __init__(self, channels_in: int, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels_in, channels, 3, padding=1), nn.BatchNorm2d(channels))
+
+
+class SqueezeExcite(nn.Module):
+    """Channel attention: pool, two 1×1 convolutions, sigmoid, multiply (Hu et al.,
+    squeeze-and-excitation)."""
+
+    def __init__(self, channels: int, ratio: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // ratio, 1)
+        self.expand = nn.Conv2d(channels // ratio, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same, each channel weighted by 0–1."""
+        pooled = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.expand(functional.relu(self.reduce(pooled))))

@@ -1,0 +1,149 @@
+"""3×3 convolutions by Winograd's F(4×4, 3×3) as plain operations, for runtimes that compute them directly.
+
+The same algorithm and points as `engines.winograd` (whose docstring has the equations), written as slices,
+sums and one product of matrices, so that it can be traced into any backend's graph. OpenVINO 2026.4 then
+takes 0.4 (512 channels, 28×28) to 0.6 (128, 112×112) of its own convolution's time (LOG.md). It pays where
+the picture is large: for a small one the 36 transformed weights, four times the memory of the nine, take
+longer to read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+TILE, POINTS = 4, 6
+"""Pixels of an output tile along an axis, and points of its transform."""
+SMALLEST = 20
+"""Pixels along an axis from which a map is large enough."""
+A2, B2 = 0.5, 2.0
+"""Squares of the polynomial's points; 0 and ∞ are the others."""
+
+
+def transforms() -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Bᵀ (6×6), G (6×3) and Aᵀ (4×6): correlation of 6 values with 3 is Aᵀ[(G w) ⊙ (Bᵀ d)]."""
+    a, b = A2**0.5, B2**0.5
+    inputs = np.array(
+        [
+            [A2 * B2, 0, -(A2 + B2), 0, 1, 0],
+            [0, -a * B2, -B2, a, 1, 0],
+            [0, a * B2, -B2, -a, 1, 0],
+            [0, -b * A2, -A2, b, 1, 0],
+            [0, b * A2, -A2, -b, 1, 0],
+            [0, A2 * B2, 0, -(A2 + B2), 0, 1],
+        ]
+    )
+    over_a, over_b = 2 * A2 * (A2 - B2), 2 * B2 * (B2 - A2)
+    weights = np.array(
+        [
+            [1 / (A2 * B2), 0, 0],
+            [1 / over_a, a / over_a, A2 / over_a],
+            [1 / over_a, -a / over_a, A2 / over_a],
+            [1 / over_b, b / over_b, B2 / over_b],
+            [1 / over_b, -b / over_b, B2 / over_b],
+            [0, 0, 1],
+        ]
+    )
+    points = np.array([0, a, -a, b, -b])
+    outputs = np.vstack([points**n for n in range(TILE)])
+    return inputs, weights, np.hstack([outputs, [[0], [0], [0], [1]]])
+
+
+def combine(matrix: NDArray[np.float64], parts: Sequence[Tensor]) -> list[Tensor]:
+    """The product of a small constant matrix and a list of tensors; zeros cost nothing."""
+    rows = []
+    for row in matrix:
+        terms = [
+            part if weight == 1 else part * float(weight)
+            for weight, part in zip(row, parts, strict=True)
+            if weight
+        ]
+        rows.append(sum(terms[1:], terms[0]))
+    return rows
+
+
+class WinogradConv(nn.Module):
+    """A 3×3 convolution of stride 1 and padding 1, computed by tiles; directly where the picture is small."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.direct = conv
+        self._weight: Tensor | None = None
+
+    @property
+    def weight(self) -> Tensor:
+        """G w Gᵀ, (36, C, O); made when it is first wanted."""
+        if self._weight is None:
+            _, transform, _ = transforms()
+            given = self.direct.weight.detach().double().numpy()
+            points = np.einsum("iy,ocyx,jx->ijco", transform, given, transform, optimize=True)
+            flat = points.reshape(POINTS * POINTS, *points.shape[2:]).astype(np.float32)
+            self._weight = torch.from_numpy(flat)
+        return self._weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, O, H, W)."""
+        batch, channels, height, width = x.shape
+        if min(height, width) < SMALLEST:
+            return self.direct(x)
+        inputs, _, outputs = transforms()
+        down, across = -(-height // TILE), -(-width // TILE)
+        border = (1, 1 + TILE * across - width, 1, 1 + TILE * down - height)
+        x = functional.pad(x, border).permute(0, 2, 3, 1)
+        rows = combine(inputs, [x[:, i : i + TILE * down : TILE] for i in range(POINTS)])
+        points = [
+            point.reshape(-1, channels)
+            for row in rows
+            for point in combine(inputs, [row[:, :, j : j + TILE * across : TILE] for j in range(POINTS)])
+        ]
+        products = torch.stack(points) @ self.weight  # (36, tiles, O)
+        products = products.reshape(POINTS, POINTS, batch, down, across, -1)
+        lines = [
+            torch.stack(combine(outputs, list(row)), dim=3)  # (B, down, across, 4, O)
+            for row in combine(outputs, list(products))
+        ]
+        y = torch.stack(lines, dim=2).reshape(batch, TILE * down, TILE * across, -1)
+        y = y[:, :height, :width].permute(0, 3, 1, 2)
+        return y if self.direct.bias is None else y + self.direct.bias[:, None, None]
+
+
+def _suits(module: nn.Module, channels: int) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.kernel_size == (3, 3)
+        and module.stride == (1, 1)
+        and module.padding == (1, 1)
+        and module.dilation == (1, 1)
+        and module.groups == 1
+        and min(module.in_channels, module.out_channels) >= channels
+    )
+
+
+@contextmanager
+def by_winograd(network: nn.Module, channels: int | None) -> Iterator[None]:
+    """For as long as it lasts, the network's 3×3 convolutions of so many channels are computed by tiles.
+
+    Args:
+        network: is as before afterwards.
+        channels: in and out, at least; None changes nothing.
+    """
+    swapped: list[tuple[nn.Module, str, nn.Conv2d]] = []
+    if channels is not None:
+        for parent in list(network.modules()):
+            for name, child in parent.named_children():
+                if _suits(child, channels):
+                    swapped.append((parent, name, cast(nn.Conv2d, child)))
+    try:
+        for parent, name, conv in swapped:
+            parent._modules[name] = WinogradConv(conv)
+        yield
+    finally:
+        for parent, name, conv in swapped:
+            parent._modules[name] = conv

@@ -1,0 +1,109 @@
+"""Random changes of training pictures; the level map goes through those that move things."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from train.recipe import AugmentTable
+
+Picture = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happens to one sample, or alike to all frames of one window."""
+
+    flip: bool
+    matrix: NDArray[np.float64] | None
+    """(2, 3) from old to new pixels."""
+    tone: Picture
+    """(256, 1, 3): what each grey level of B, G and R becomes."""
+    blur: float
+    noise: float
+    noise_seed: int
+    jpeg: int
+    """Quality, 0 for none."""
+    hidden: tuple[int, int, int, int] | None
+    """x, y, width and height of the rectangle that is hidden."""
+    hidden_bgr: tuple[int, int, int]
+    hidden_level: int
+    """What the level map shows there: something new before a face differs from its neutral, or does not."""
+    neutral: bool
+    """Whether the level map is kept."""
+
+    def picture(self, crop: Picture, frame: int = 0) -> Picture:
+        """(px, px, 3) BGR, changed; every frame of a window gets noise of its own."""
+        out = np.ascontiguousarray(crop[:, ::-1]) if self.flip else crop
+        if self.matrix is not None:
+            size = crop.shape[1::-1]
+            out = cv2.warpAffine(
+                out, self.matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+            )
+        out = cv2.LUT(out, self.tone)
+        if self.blur > 0.05:
+            out = cv2.GaussianBlur(out, (0, 0), self.blur)
+        if self.noise > 0.1:
+            grain = np.random.default_rng((self.noise_seed, frame)).standard_normal(out.shape, np.float32)
+            out = np.clip(out + self.noise * grain, 0, 255).astype(np.uint8)
+        if self.jpeg:
+            _done, data = cv2.imencode(".jpg", out, (cv2.IMWRITE_JPEG_QUALITY, self.jpeg))
+            out = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        if self.hidden is not None:
+            x, y, width, height = self.hidden
+            out = out.copy()
+            out[y : y + height, x : x + width] = self.hidden_bgr
+        return out
+
+    def levels(self, level_map: Picture) -> Picture:
+        """(px, px), 0–5, moved as the picture is."""
+        if not self.neutral or not level_map.any():
+            return np.zeros_like(level_map)
+        out = np.ascontiguousarray(level_map[:, ::-1]) if self.flip else level_map
+        if self.matrix is not None:
+            out = cv2.warpAffine(out, self.matrix, level_map.shape[::-1], flags=cv2.INTER_NEAREST)
+        if self.hidden is not None:
+            x, y, width, height = self.hidden
+            out = out.copy()
+            out[y : y + height, x : x + width] = self.hidden_level
+        return out
+
+
+def draw(table: AugmentTable, px: int, rng: np.random.Generator) -> Change:
+    """One change; the same generator gives the same one."""
+
+    def either(size: float) -> float:
+        return float(rng.uniform(-size, size))
+
+    gain = (1 + either(table.contrast)) * (1 + rng.uniform(-table.colour, table.colour, 3))
+    tone = (np.arange(256)[:, None, None] - 127.5) * gain + 127.5 + either(table.brightness)
+    angle, scale = math.radians(either(table.rotate_deg)), 1 + either(table.scale)
+    shift = (either(table.shift_px), either(table.shift_px))
+    moves = bool(table.rotate_deg or table.scale or table.shift_px)
+    width, height = rng.integers(px // 10, px // 2, 2)
+    corner = rng.integers(0, px - np.array([width, height]))
+    blurs, compresses, hides = rng.uniform(size=3) < (0.5, table.jpeg, table.erase)
+    return Change(
+        flip=bool(rng.uniform() < table.flip),
+        matrix=_similarity(px, angle, scale, shift) if moves else None,
+        tone=np.clip(np.round(tone), 0, 255).astype(np.uint8),
+        blur=table.blur * float(rng.uniform()) if blurs else 0.0,
+        noise=table.noise * float(rng.uniform()),
+        noise_seed=int(rng.integers(2**31)),
+        jpeg=int(rng.integers(25, 91)) if compresses else 0,
+        hidden=(int(corner[0]), int(corner[1]), int(width), int(height)) if hides else None,
+        hidden_bgr=tuple(int(v) for v in rng.integers(0, 256, 3)),  # type: ignore[arg-type]
+        hidden_level=int(rng.integers(0, 6)),
+        neutral=bool(rng.uniform() >= table.neutral_dropout),
+    )
+
+
+def _similarity(px: int, angle: float, scale: float, shift: tuple[float, float]) -> NDArray[np.float64]:
+    """(2, 3): turn and scale about the middle, then shift."""
+    cos, sin, middle = scale * math.cos(angle), scale * math.sin(angle), (px - 1) / 2
+    turn = np.array([[cos, -sin], [sin, cos]])
+    return np.column_stack((turn, middle - turn @ (middle, middle) + shift))

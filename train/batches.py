@@ -1,0 +1,133 @@
+"""Batches of a phase. Batch k is a function of recipe, data and k, so a run can go on from any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from train.augment import Change, draw
+from train.features import FeatureCache
+from train.pool import Pool
+from train.recipe import AugmentTable, PhaseTable
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """What a network reads and what it should say."""
+
+    pictures: Tensor
+    """uint8 BGR (B, px, px, 3) or (B, T, px, px, 3); for a phase on features float16 (B, T, C, H, W)."""
+    level_maps: Tensor | None
+    """uint8 (B, px, px), for a network that reads it."""
+    occurrence: Tensor
+    """uint8 (B, A), 0, 1 or 9: of the last frame of a window."""
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        levels = None if self.level_maps is None else self.level_maps.to(device, non_blocking=True)
+        return Batch(self.pictures.to(device, non_blocking=True), levels, self.occurrence.to(device))
+
+
+@dataclass(frozen=True)
+class Batches(Dataset[Batch]):
+    """All batches of a phase, endlessly many."""
+
+    pool: Pool
+    items: NDArray[np.int64]
+    """(k, T): rows of each sample or window that is trained on."""
+    crop: str
+    level_map: bool
+    table: AugmentTable | None
+    """None: pictures as they are."""
+    batch_size: int
+    shuffle: bool
+    """True in training: items in drawn order, full batches only; False: each once, in its own order."""
+    sampler: str = "uniform"
+    seed: tuple[int, ...] = (0,)
+    features: FeatureCache | None = None
+
+    def __len__(self) -> int:
+        """Batches of one pass."""
+        whole, rest = divmod(len(self.items), self.batch_size)
+        return max(whole, 1) if self.shuffle else whole + bool(rest)
+
+    def __getitem__(self, number: int) -> Batch:
+        """Batch `number`, counted through all passes."""
+        lap, k = divmod(number, len(self))
+        chosen = self.order(lap)[k * self.batch_size : (k + 1) * self.batch_size]
+        windows = self.items[chosen]
+        occurrence = torch.from_numpy(self.pool.occurrence[windows[:, -1]])
+        if self.features is not None:
+            return Batch(self.features.read(windows, self._rng(lap, k)), None, occurrence)
+        table = self.table
+        if table is None:
+            changes: list[Change | None] = [None] * len(windows)
+        else:
+            px = int(self.crop.rpartition("_")[2])
+            changes = [draw(table, px, self._rng(lap, k, i)) for i in range(len(windows))]
+        pairs = list(zip(windows, changes, strict=True))
+        pictures = np.stack([self._pictures(rows, change) for rows, change in pairs])
+        levels = None
+        if self.level_map:
+            maps = self.pool.level_map(windows[:, -1])
+            changed = [m if c is None else c.levels(m) for m, c in zip(maps, changes, strict=True)]
+            levels = torch.from_numpy(np.stack(changed))
+        return Batch(torch.from_numpy(pictures), levels, occurrence)
+
+    def order(self, lap: int) -> NDArray[np.int64]:
+        """Which items the batches of a pass consist of.
+
+        `balanced`: half of the draws are even; for the other half an AU is drawn first, then a sample that
+        shows it. So a rare AU is met more often, and common ones still are.
+        """
+        count = len(self.items)
+        if not self.shuffle:
+            return np.arange(count)
+        rng = self._rng(lap)
+        if self.sampler == "uniform":
+            return rng.permutation(count)
+        order = rng.integers(0, count, count)
+        shown = [np.flatnonzero(column == 1) for column in self.pool.occurrence[self.items[:, -1]].T]
+        for i in np.flatnonzero(rng.uniform(size=count) < 0.5):
+            order[i] = rng.choice(shown[rng.integers(len(shown))])
+        return order
+
+    def _rng(self, *key: int) -> np.random.Generator:
+        return np.random.default_rng((*self.seed, *key))
+
+    def _pictures(self, rows: NDArray[np.int64], change: Change | None) -> NDArray[np.uint8]:
+        """(px, px, 3) of a single row, (T, px, px, 3) of a window."""
+        crops = self.pool.crop(self.crop, rows)
+        changed = (
+            crops if change is None else np.stack([change.picture(crop, t) for t, crop in enumerate(crops)])
+        )
+        return changed[0] if len(rows) == 1 else changed
+
+
+def stream(batches: Batches, begin: int, end: int, workers: int, device: torch.device) -> Iterator[Batch]:
+    """Batches begin … end − 1, prepared by other processes where there are workers."""
+    loader: Any = DataLoader(
+        batches,
+        batch_size=None,
+        sampler=range(begin, end),
+        num_workers=workers,
+        generator=torch.Generator(),  # its own: the run's state shall not depend on how often it was resumed
+        pin_memory=device.type == "cuda",
+        multiprocessing_context="spawn" if workers else None,
+        prefetch_factor=4 if workers else None,
+    )
+    yield from loader
+
+
+def items_of(pool: Pool, phase: PhaseTable, window: int, rate_hz: float | None) -> NDArray[np.int64]:
+    """(k, T): all samples of a pool, T = 1, or all its windows."""
+    if phase.reads == "frames":
+        return np.arange(len(pool))[:, None]
+    return pool.windows(window, phase.hop, rate_hz)

@@ -1,0 +1,276 @@
+"""Recipes: everything that decides what a training run yields, read from TOML."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from engines.networks import build_network
+from engines.spec import CropSpec, EngineSpec
+from pipeline.errors import EngineError, UsageError
+from train.tables import from_table, plain
+
+RECIPES = Path(__file__).parent / "recipes"
+
+
+def _require(owner: object, low: float, high: float, *names: str) -> None:
+    """Every named number lies in [low, high]."""
+    for name in names:
+        value = getattr(owner, name)
+        if not low <= value <= high:
+            span = f"{low:g} or more" if math.isinf(high) else f"{low:g} to {high:g}"
+            raise ValueError(f"{name}: expected {span}, got {value!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTable:
+    """`[engine]`: which network, and what it reads."""
+
+    name: str
+    network: str
+    crop: str
+    """A `CropSpec.name`."""
+    aus: tuple[str, ...]
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    level_map: bool = False
+    """Whether it also reads the level map."""
+    window: int = 1
+    rate_hz: float | None = None
+    """Frames a second of the clips that a temporal network is trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataTable:
+    """`[data]`: sample folders, and the subjects that are kept for validation."""
+
+    folders: tuple[str, ...]
+    """Relative to where the command runs."""
+    validation_share: float = 0.15
+    """Of the subjects, drawn by `validation_seed`."""
+    validation_seed: int = 0
+    validation_subjects: tuple[int, ...] = ()
+    """Named ones instead of a share."""
+
+    def __post_init__(self) -> None:
+        if not self.folders:
+            raise ValueError("folders: expected at least one sample folder, got none")
+        _require(self, 0.01, 0.9, "validation_share")
+        _require(self, 0, math.inf, "validation_seed")
+
+
+@dataclass(frozen=True, slots=True)
+class AugmentTable:
+    """`[augment]`: how strongly training pictures are changed; 0 leaves one kind out."""
+
+    flip: float = 0.5
+    """Share of samples mirrored, level map with them."""
+    brightness: float = 0.0
+    """Grey levels of 255, up or down."""
+    contrast: float = 0.0
+    """Gain 1 ± this."""
+    colour: float = 0.0
+    """Gain of each channel, 1 ± this."""
+    blur: float = 0.0
+    """Up to this standard deviation in pixels, on half of the samples."""
+    noise: float = 0.0
+    """Up to this standard deviation in grey levels."""
+    jpeg: float = 0.0
+    """Share of samples that go through JPEG at quality 25 to 90."""
+    rotate_deg: float = 0.0
+    scale: float = 0.0
+    """Size 1 ± this."""
+    shift_px: float = 0.0
+    erase: float = 0.0
+    """Share of samples of which a rectangle is hidden."""
+    neutral_dropout: float = 0.0
+    """Share of samples whose level map is emptied, as where a stream has no neutral yet."""
+
+    def __post_init__(self) -> None:
+        _require(self, 0, 1, "flip", "jpeg", "erase", "neutral_dropout")
+        _require(self, 0, 0.9, "contrast", "colour", "scale")
+        _require(self, 0, 100, "brightness", "noise", "shift_px")
+        _require(self, 0, 20, "blur")
+        _require(self, 0, 180, "rotate_deg")
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTable:
+    """`[[phase]]`: one stretch of training; the next begins with the best weights of this one."""
+
+    name: str
+    epochs: int
+    lr: float
+    reads: Literal["frames", "windows", "features"] = "frames"
+    """`frames`: one picture each; `windows`: whole windows; `features`: windows of what the frozen layers up
+    to the ConvLSTM make of each frame, computed once and kept on disk."""
+    variant: Mapping[str, Any] = field(default_factory=dict)
+    """Replaces fields of the engine's variant, e.g. SA-Net as a first phase of SAT-Net."""
+    steps_per_epoch: int = 0
+    """Optimiser steps from one validation to the next; 0: once through the data."""
+    batch_size: int = 32
+    """Samples or windows that go through the network at once."""
+    accumulate: int = 1
+    """Batches whose gradients are summed to one step."""
+    optimiser: Literal["adamw", "adam", "sgd"] = "adamw"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "step", "cosine"] = "constant"
+    step_epochs: int = 10
+    step_factor: float = 0.1
+    final_share: float = 0.01
+    """Of lr, where a cosine ends."""
+    warmup_steps: int = 0
+    clip_norm: float = 0.0
+    """Longest gradient, over all weights; 0: any."""
+    loss: Literal["bce", "weighted_bce"] = "bce"
+    sampler: Literal["uniform", "balanced"] = "uniform"
+    freeze: tuple[str, ...] = ()
+    """Parts of the network that stay as they are, e.g. `layer1`."""
+    ema_decay: float = 0.0
+    """Of the moving average of the weights that is validated and kept; 0: none."""
+    hop: int = 1
+    """Frames from one training window to the next, in a clip."""
+    copies: int = 1
+    """Differently augmented copies of every clip, for `features`."""
+
+    def __post_init__(self) -> None:
+        if not self.name.isidentifier():
+            raise ValueError(f"name: expected a word, got {self.name!r}")
+        whole = ("epochs", "batch_size", "accumulate", "step_epochs", "hop", "copies")
+        _require(self, 1, math.inf, *whole)
+        _require(self, 0, math.inf, "steps_per_epoch", "warmup_steps", "clip_norm", "weight_decay")
+        _require(self, 1e-8, 10, "lr")
+        _require(self, 0, 0.99999, "momentum", "ema_decay")
+        _require(self, 0, 1, "step_factor", "final_share")
+        if self.nesterov and (self.optimiser != "sgd" or not self.momentum):
+            raise ValueError("nesterov: expected optimiser 'sgd' with momentum beside it")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A whole recipe."""
+
+    engine: EngineTable
+    data: DataTable
+    phase: tuple[PhaseTable, ...]
+    augment: AugmentTable = field(default_factory=AugmentTable)
+    seed: int = 0
+    device: Literal["cpu", "cuda", "auto"] = "auto"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    """Of the forward and backward pass; weights and optimiser stay fp32."""
+    threads: int = 0
+    """0: PyTorch's own choice. Another number may change last bits."""
+    workers: int = 0
+    """Processes that prepare batches; 0: none."""
+    channels_last: bool = False
+    best_by: Literal["f1", "auc"] = "auc"
+    """Mean over AUs on the validation subjects that decides which epoch is kept; f1 at threshold 0.5."""
+    initial: str = ""
+    """Safetensors to begin with; tensors of the same name and shape are taken."""
+    checkpoint_minutes: float = 2.0
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        _require(self, 0, math.inf, "seed", "threads", "workers", "checkpoint_minutes")
+        if not self.phase:
+            raise ValueError("phase: expected at least one [[phase]]")
+        if len({p.name for p in self.phase}) != len(self.phase):
+            raise ValueError(f"phase: expected different names, got {[p.name for p in self.phase]}")
+        for i, phase in enumerate(self.phase):
+            if phase.reads == "features" and self.engine.network != "satnet":
+                raise ValueError(f"phase.{i}: reads: 'features' is for satnet, got {self.engine.network!r}")
+            self.spec(phase)
+        if plain(self.spec(self.phase[-1])) != plain(self.spec()):
+            raise ValueError("phase: expected the last one to train the engine itself, got another variant")
+
+    def spec(self, phase: PhaseTable | None = None) -> EngineSpec:
+        """The engine that comes out, or the one that a phase trains; thresholds 0.5.
+
+        Raises:
+            ValueError: network, variant, crop, window or AUs contradict each other.
+        """
+        kind, _, size = self.engine.crop.rpartition("_")
+        if not size.isdigit():
+            raise ValueError(f"engine.crop: expected a name like five_point_224, got {self.engine.crop!r}")
+        variant = {**self.engine.variant, **(phase.variant if phase else {})}
+        window = 1 if phase is not None and phase.reads == "frames" else self.engine.window
+        try:
+            spec = EngineSpec(
+                name=self.engine.name,
+                network=self.engine.network,
+                variant=variant,
+                crop=CropSpec(kind, int(size)),  # type: ignore[arg-type]
+                level_map=self.engine.level_map,
+                window=window,
+                rate_hz=self.engine.rate_hz if window > 1 else None,
+                aus=self.engine.aus,
+                thresholds=(0.5,) * len(self.engine.aus),
+                provenance={"trained": "in training"},
+            )
+            build_network(spec)
+        except (ValueError, EngineError) as error:
+            raise ValueError(f"engine: {error}") from None
+        return spec
+
+
+def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
+    """A recipe from a file, or the one of that name in train/recipes.
+
+    Args:
+        path: a file; where there is none, `NAME` means train/recipes/NAME.toml.
+        changes: `key=value` with a dotted key and a TOML value, e.g. `phase.0.epochs=3`.
+
+    Raises:
+        UsageError: the file cannot be read, is no TOML, or says something impossible.
+    """
+    path = Path(path)
+    named = RECIPES / f"{path}.toml"
+    path = named if not path.exists() and named.exists() else path
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
+        raise UsageError(
+            f"{path}: cannot read the recipe: {error.strerror}; known by name: {known}"
+        ) from None
+    except ValueError as error:
+        raise UsageError(f"{path}: expected TOML: {' '.join(str(error).split())}") from None
+    for change in changes:
+        _change(table, change)
+    return from_table(Recipe, table, path.name)
+
+
+def _change(table: dict[str, Any], change: str) -> None:
+    """Set one key of a nested table."""
+    dotted, equals, text = change.partition("=")
+    if not equals or not dotted:
+        raise UsageError(f"--set {change}: expected key=value, e.g. phase.0.epochs=3")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        value = text
+    *parents, last = dotted.split(".")
+    at: Any = table
+    for part in parents:
+        try:
+            at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
+        except (ValueError, IndexError):
+            raise UsageError(f"--set {change}: no entry {part!r} in the recipe; count from 0") from None
+    if not isinstance(at, dict):
+        raise UsageError(f"--set {change}: expected a key within a table; for a phase, phase.0.{last}")
+    at[last] = value
+
+
+def differences(one: Any, other: Any, where: str = "") -> list[str]:
+    """Dotted keys at which two plain recipes differ, with both values."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        keys = sorted(set(one) | set(other))
+        return [d for k in keys for d in differences(one.get(k), other.get(k), f"{where}.{k}".lstrip("."))]
+    if isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        return [d for i in range(len(one)) for d in differences(one[i], other[i], f"{where}.{i}")]
+    return [] if one == other else [f"{where} {one!r} → {other!r}"]

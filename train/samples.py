@@ -1,0 +1,315 @@
+"""Sample folders: what everything that trains reads, whoever made it (rendered faces, or a dataset prepared).
+
+    FOLDER/samples.json               schema, source, AUs, crops, rate, counts, provenance; written last
+    FOLDER/shards/NAME.safetensors    the arrays of `ARRAYS`, for n samples and m neutral faces
+
+A shard is whole or absent, so that preparing can be killed, resumed and split over processes. Reading maps
+the shards into memory; labels are loaded at once, pictures when asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from pipeline.errors import OutputError, SourceError, UsageError
+from train.shards import UNKNOWN, Array, check_header, check_shard, crop_layout, open_shard, write_whole
+
+__all__ = ["UNKNOWN", "SampleWriter", "Samples"]
+
+SCHEMA = 1
+INDEX_FILE = "samples.json"
+SHARDS = "shards"
+
+LABELS = ("intensity", "occurrence", "subject", "sequence", "frame", "pts_seconds", "pose_deg", "exposure")
+"""What a reader keeps in memory."""
+
+
+class SampleWriter:
+    """Writes a sample folder shard by shard; several processes may write different shards of one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        source: str,
+        aus: Sequence[str],
+        crops: Sequence[str],
+        rate_hz: float | None,
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """Makes the folder.
+
+        Args:
+            folder: may hold shards of an earlier, interrupted run.
+            source: e.g. `synthetic`, `bp4d`.
+            aus: `AU01`, … in the order of the label columns.
+            crops: `CropSpec.name`s, e.g. `five_point_224`.
+            rate_hz: frames a second of the clips; None where there are only stills.
+            provenance: as JSON; `seed`, where given, tells one run's shards from another's.
+
+        Raises:
+            ValueError: an AU or a crop has no such name.
+            OutputError: the folder cannot be made.
+        """
+        for au in aus:
+            if not (len(au) == 4 and au.startswith("AU") and au[2:].isdigit()):
+                raise ValueError(f"aus: expected names like AU01, got {au!r}")
+        for crop in crops:
+            crop_layout(crop)
+        self._folder = Path(folder)
+        self._aus, self._crops = list(aus), list(crops)
+        self._description = {"schema": SCHEMA, "source": source, "aus": self._aus, "rate_hz": rate_hz}
+        self._description |= {"crops": self._crops}
+        self._provenance = dict(provenance)
+        identity = json.dumps([self._description, self._provenance.get("seed")], sort_keys=True)
+        self._identity = hashlib.sha256(identity.encode()).hexdigest()[:16]
+        try:
+            (self._folder / SHARDS).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{folder}: cannot make the sample folder: {error.strerror}") from None
+
+    def has_shard(self, name: str) -> bool:
+        """Whether that shard is already there.
+
+        Raises:
+            UsageError: it is, but belongs to a run with another seed, other AUs or other crops.
+        """
+        path = self._path(name)
+        if not path.exists():
+            return False
+        with open_shard(path) as file:
+            identity = (file.metadata() or {}).get("run")
+        if identity != self._identity:
+            raise UsageError(
+                f"{path}: made by another run (other seed, AUs, crops or rate); give another folder"
+            )
+        return True
+
+    def write_shard(self, name: str, arrays: Mapping[str, Array]) -> None:
+        """Write one shard, whole or not at all.
+
+        Raises:
+            ValueError: names the array that does not fit.
+            OutputError: it cannot be written, e.g. the disk is full.
+        """
+        try:
+            check_shard(arrays, self._aus, self._crops)
+        except ValueError as error:
+            raise ValueError(f"shard {name}: {error}") from None
+        content = save(
+            {key: np.ascontiguousarray(value) for key, value in arrays.items()},
+            {"run": self._identity},
+        )
+        write_whole(self._path(name), content)
+
+    def finish(self) -> None:
+        """Write samples.json over all shards that are there; the folder can be read from then on.
+
+        Raises:
+            UsageError: there is no shard, or one of another run.
+            SourceError: a shard is damaged.
+            OutputError: samples.json cannot be written.
+        """
+        shards: dict[str, int] = {}
+        subjects: set[int] = set()
+        for path in sorted((self._folder / SHARDS).glob("*.safetensors")):
+            self.has_shard(path.stem)
+            with open_shard(path) as file:
+                subject = file.get_tensor("subject")
+            shards[path.stem] = len(subject)
+            subjects |= set(subject.tolist())
+        if not shards:
+            raise UsageError(f"{self._folder}: no shard was written, so there is nothing to finish")
+        counts = {"samples": sum(shards.values()), "subjects": len(subjects)}
+        index = {**self._description, "counts": counts, "shards": shards, "provenance": self._provenance}
+        text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+        write_whole(self._folder / INDEX_FILE, text.encode())
+
+    def _path(self, name: str) -> Path:
+        return self._folder / SHARDS / f"{name}.safetensors"
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A sample folder, open for reading. Safe to hand to worker processes: each maps the shards anew."""
+
+    folder: Path
+    source: str
+    aus: tuple[str, ...]
+    crops: tuple[str, ...]
+    rate_hz: float | None
+    provenance: Mapping[str, Any]
+    shards: tuple[str, ...]
+    starts: NDArray[np.int64]
+    """(shards + 1,): row of each shard's first sample, and the count of all."""
+    labels: Mapping[str, Array]
+    """The arrays of `LABELS`, all shards one after the other."""
+    _mapped: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process gets: all but the mapped files."""
+        return self.__dict__ | {"_mapped": {}}
+
+    @staticmethod
+    def open(folder: Path) -> Samples:
+        """Read samples.json and the labels.
+
+        Raises:
+            SourceError: no sample folder, not finished, too new, or a shard is missing or damaged.
+        """
+        folder = Path(folder)
+        index = _read_index(folder)
+        names = tuple(index["shards"])
+        parts: dict[str, list[Array]] = {name: [] for name in LABELS}
+        for name in names:
+            path = folder / SHARDS / f"{name}.safetensors"
+            with open_shard(path) as file:
+                check_header(file, path, index, index["shards"][name])
+                for label in LABELS:
+                    parts[label].append(file.get_tensor(label))
+        return Samples(
+            folder=folder,
+            source=index["source"],
+            aus=tuple(index["aus"]),
+            crops=tuple(index["crops"]),
+            rate_hz=index["rate_hz"],
+            provenance=index["provenance"],
+            shards=names,
+            starts=np.cumsum([0, *index["shards"].values()]),
+            labels={name: np.concatenate(arrays) for name, arrays in parts.items()},
+        )
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @property
+    def intensity(self) -> NDArray[np.float32]:
+        """(n, A), 0–5, NaN unknown."""
+        return self.labels["intensity"]
+
+    @property
+    def occurrence(self) -> NDArray[np.uint8]:
+        """(n, A), 0, 1 or 9."""
+        return self.labels["occurrence"]
+
+    @property
+    def subject(self) -> NDArray[np.int32]:
+        """(n,)"""
+        return self.labels["subject"]
+
+    @property
+    def sequence(self) -> NDArray[np.int32]:
+        """(n,), −1 for a still."""
+        return self.labels["sequence"]
+
+    @property
+    def frame(self) -> NDArray[np.int32]:
+        """(n,)"""
+        return self.labels["frame"]
+
+    @cached_property
+    def subjects(self) -> NDArray[np.int32]:
+        """Everybody in the folder, once."""
+        return np.unique(self.subject)
+
+    def crop(self, name: str, indices: Sequence[int] | Array) -> NDArray[np.uint8]:
+        """(k, px, px, 3) BGR.
+
+        Raises:
+            SourceError: the folder has no such crop.
+        """
+        if name not in self.crops:
+            raise SourceError(f"{self.folder}: no crop {name!r}, only {', '.join(self.crops)}")
+        return self._rows(name, indices)
+
+    def level_map(self, indices: Sequence[int] | Array) -> NDArray[np.uint8]:
+        """(k, 224, 224), 0–5."""
+        return self._rows("level_map", indices)
+
+    def points(self, indices: Sequence[int] | Array) -> NDArray[np.float32]:
+        """(k, 478, 3), pixels of their frames."""
+        return self._rows("points", indices)
+
+    def neutral(self, indices: Sequence[int] | Array) -> tuple[Array, Array, NDArray[np.bool_]]:
+        """Each sample's neutral face: (k, 224, 224, 3) uint8 BGR, its points (k, 478, 3) float32, and (k,)
+        whether there is one; zeros where not.
+        """
+        which = self._rows("neutral", indices)
+        faces = np.zeros((len(which), 224, 224, 3), np.uint8)
+        points = np.zeros((len(which), 478, 3), np.float32)
+        for i, (index, neutral) in enumerate(zip(indices, which, strict=True)):
+            if neutral >= 0:
+                slices = self._slices(int(np.searchsorted(self.starts, index, side="right")) - 1)
+                faces[i] = slices["neutrals"][neutral : neutral + 1][0]
+                points[i] = slices["neutral_points"][neutral : neutral + 1][0]
+        return faces, points, which >= 0
+
+    def windows(self, length: int, stride: int) -> NDArray[np.int64]:
+        """Rows of `length` consecutive frames of one sequence each, (k, length), never spliced.
+
+        Args:
+            length: frames of a window.
+            stride: frames from one window's begin to the next one's, within a sequence.
+        """
+        clips = np.flatnonzero(self.sequence >= 0)
+        order = clips[np.lexsort((self.frame[clips], self.sequence[clips]))]
+        sequence, frame = self.sequence[order], self.frame[order].astype(np.int64)
+        cuts = np.flatnonzero((np.diff(sequence) != 0) | (np.diff(frame) != 1)) + 1
+        runs = np.split(order, cuts)
+        found = [run[a : a + length] for run in runs for a in range(0, len(run) - length + 1, stride)]
+        return np.array(found, np.int64).reshape(-1, length)
+
+    def _rows(self, name: str, indices: Sequence[int] | Array) -> Array:
+        index = np.asarray(indices, np.int64)
+        if index.size and (index.min() < 0 or index.max() >= len(self)):
+            raise IndexError(f"samples: expected 0 to {len(self) - 1}, got {index.min()} to {index.max()}")
+        shard = np.searchsorted(self.starts, index, side="right") - 1
+        found = [
+            self._slices(int(s))[name][int(i - self.starts[s]) : int(i - self.starts[s]) + 1]
+            for i, s in zip(index, shard, strict=True)
+        ]
+        return np.concatenate(found) if found else self._slices(0)[name][0:0]
+
+    def _slices(self, shard: int) -> Mapping[str, Any]:
+        """Slices of one mapped shard; mapped again in a process that was forked off."""
+        key = (os.getpid(), shard)
+        if key not in self._mapped:
+            file = open_shard(self.folder / SHARDS / f"{self.shards[shard]}.safetensors")
+            names = ("level_map", "neutral", "neutrals", "neutral_points", "points", *self.crops)
+            self._mapped[key] = {name: file.get_slice(name) for name in names}
+        return self._mapped[key]
+
+
+def _read_index(folder: Path) -> dict[str, Any]:
+    path = folder / INDEX_FILE
+    try:
+        index = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        unfinished = (folder / SHARDS).is_dir()
+        hint = "its preparation did not finish, run it again" if unfinished else "name another folder"
+        raise SourceError(
+            f"{folder}: expected a sample folder with {INDEX_FILE}: {error.strerror}; {hint}"
+        ) from None
+    except ValueError as error:
+        raise SourceError(f"{path}: expected JSON, got something else: {error}") from None
+    schema = index.get("schema") if isinstance(index, dict) else None
+    if schema != SCHEMA:
+        raise SourceError(f"{path}: expected schema {SCHEMA}, got {schema!r}; prepare the samples again")
+    wanted = {"source": str, "aus": list, "crops": list, "shards": dict, "provenance": dict}
+    for name, kind in wanted.items():
+        if not isinstance(index.get(name), kind):
+            raise SourceError(f"{path}: {name}: expected a {kind.__name__}, got {index.get(name)!r}")
+    if "rate_hz" not in index or not index["shards"]:
+        raise SourceError(f"{path}: expected rate_hz and at least one shard; prepare the samples again")
+    return index
