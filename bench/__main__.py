@@ -9,6 +9,9 @@ from pipeline.errors import AustreamError, UsageError
 
 BENCHES = {
     "stream": "the whole pipeline beside the naive program: speed, latency, CPU, memory",
+    "overload": "a live source at 60 frames/s into engines that manage far less: latency, strides, drops",
+    "memory": "memory by process over loops of a clip",
+    "stops": "every way a run can end, and what it leaves behind",
     "diffmap": "the difference-map kernel beside NumPy and OpenCV",
     "transport": "frames between two processes: ours beside ZeroMQ bytes and multiprocessing.Queue",
     "sliding": "SAT-Net frame by frame beside the full window, PyTorch's and OpenVINO's",

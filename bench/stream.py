@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from bench.processes import cpu_seconds, memory_mb, processes_of
 from bench.report import print_table, write_json
 from pipeline.errors import RunError
 
 _ROOT = Path(__file__).parents[1]
-_TICKS = os.sysconf("SC_CLK_TCK")
 _SAMPLE_SECONDS = 0.05
 
 
@@ -55,7 +54,7 @@ def main(argv: list[str]) -> int:
     """Measure, print the tables, and write them with --json."""
     parser = argparse.ArgumentParser(prog="python -m bench stream", description=__doc__)
     parser.add_argument("--source", required=True, metavar="FILE")
-    parser.add_argument("--frames", type=int, default=240, help="of each run (default 240)")
+    parser.add_argument("--frames", type=int, default=1_000_000, help="of each run (default: all)")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hop", type=int, default=4)
     parser.add_argument("--precision", default="fp32")
@@ -133,7 +132,7 @@ def _naive(source: str, engines: str, hop: int, frames: int) -> Measured:
     words = [sys.executable, "-m", "bench.naive", source, engines, str(hop), str(frames)]
     began = time.time()
     process = subprocess.Popen(words, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-    seen = _watch(process, {})
+    seen = _watch(process, "naive")
     out, _ = process.communicate()
     if process.returncode:
         raise RunError(f"the naive program failed (exit {process.returncode}); run: {' '.join(words)}")
@@ -151,7 +150,7 @@ def _ours(source: str, engines: str, hop: int, frames: int, precision: str, inli
         words += ["--out", str(out), *(["--inline"] if inline else [])]
         began = time.time()
         process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
-        seen = _watch(process, {"run_stream.py": "supervisor" if not inline else "one process"})
+        seen = _watch(process, "one process" if inline else "supervisor")
         _, err = process.communicate()
         if process.returncode:
             raise RunError(f"run_stream.py failed: {err.strip().splitlines()[-1]}")
@@ -173,29 +172,13 @@ def _ours(source: str, engines: str, hop: int, frames: int, precision: str, inli
     )
 
 
-def _watch(process: subprocess.Popen[str], names: dict[str, str]) -> dict[str, Process]:
-    """CPU seconds and peak memory of a process and its children, by stage, until it ends."""
+def _watch(process: subprocess.Popen[str], own_name: str) -> dict[str, Process]:
+    """CPU seconds and peak memory of a program and its stages, until it ends."""
     seen: dict[str, Process] = {}
     while process.poll() is None:
-        for pid in [process.pid, *_children(process.pid)]:
-            try:
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-                stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-                status = Path(f"/proc/{pid}/status").read_text()
-            except OSError:
-                continue
-            stage = words[words.index("pipeline.stages") + 1] if "pipeline.stages" in words else None
-            name = stage or next((n for key, n in names.items() if any(key in w for w in words)), "program")
+        for name, pid in processes_of(process, own_name):
             entry = seen.setdefault(name, Process())
-            entry.cpu_seconds = max(entry.cpu_seconds, (int(stat[11]) + int(stat[12])) / _TICKS)
-            peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
-            entry.peak_mb = max(entry.peak_mb, int(peak.split()[1]) / 1024)
+            entry.cpu_seconds = max(entry.cpu_seconds, cpu_seconds(pid))
+            entry.peak_mb = max(entry.peak_mb, memory_mb(pid, peak=True))
         time.sleep(_SAMPLE_SECONDS)
     return seen
-
-
-def _children(pid: int) -> list[int]:
-    try:
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        return []

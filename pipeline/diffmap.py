@@ -119,6 +119,15 @@ def level_map(
     return out
 
 
+def preload() -> None:
+    """Load the compiled kernel, so that the first face with a neutral does not wait for it."""
+    level_map(
+        np.zeros((1, _BLOCK, 3), np.uint8),
+        np.zeros((1, _BLOCK, 3), np.uint8),
+        np.zeros((1, _BLOCK), np.uint8),
+    )
+
+
 def _check(name: str, array: NDArray[np.uint8], shape: tuple[int, ...]) -> None:
     if array.shape != shape or array.dtype != np.uint8 or not array.flags.c_contiguous:
         layout = "" if array.flags.c_contiguous else ", not C-contiguous"

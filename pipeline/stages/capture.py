@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from pipeline.capture import captured_frames
 from pipeline.channels import Sender
-from pipeline.messages import Frame, Ledger
+from pipeline.messages import Frame, Ledger, Stamp
 from pipeline.pacing import Pacer
 from pipeline.ring import Ring
 from pipeline.sources import look_at, open_source, resolve_sources
@@ -71,7 +71,7 @@ def run(worker: Worker) -> None:
         try:
             frames = captured_frames(source, spec, config, ledger, worker.wish)
             if live:
-                _keep_up(frames, outlet, ledger, paced=not info.live)
+                _keep_up(frames, outlet, ledger, info.rate_hz, paced=not info.live)
             else:
                 _wait(frames, outlet, ledger, worker)
         finally:
@@ -94,22 +94,42 @@ def _wait(frames, outlet: Outlet, ledger: Ledger, worker: Worker) -> None:  # ty
         asked = time.perf_counter()
 
 
-def _keep_up(frames, outlet: Outlet, ledger: Ledger, paced: bool) -> None:  # type: ignore[no-untyped-def]
+class _Clock:
+    """When the frames of a file are due that is played at its own speed, loop after loop."""
+
+    def __init__(self, rate_hz: float) -> None:
+        self._interval_seconds = 1.0 / rate_hz
+        self._last: Stamp | None = None
+        self._due = 0.0
+
+    def due(self, stamp: Stamp) -> float:
+        """Seconds on the monotonic clock."""
+        if stamp is self._last:
+            return self._due
+        if self._last is None:
+            self._due = time.monotonic()
+        elif stamp.epoch != self._last.epoch:
+            self._due += self._interval_seconds
+        else:
+            self._due += stamp.pts_seconds - self._last.pts_seconds
+        self._last = stamp
+        return self._due
+
+
+def _keep_up(  # type: ignore[no-untyped-def]
+    frames, outlet: Outlet, ledger: Ledger, rate_hz: float, paced: bool
+) -> None:
     """Live: an even stride, then oldest first; `paced` plays a file at its own speed."""
-    pacer, waiting = Pacer(), deque[tuple[Frame, int]]()
-    began: float | None = None
+    pacer, waiting, clock = Pacer(), deque[tuple[Frame, int]](), _Clock(rate_hz)
 
     def drain() -> None:
         while waiting and outlet.try_put(*waiting[0], 0.0):
             waiting.popleft()
 
     for frame in frames:
-        if paced:
-            if began is None:
-                began = time.monotonic() - frame.stamp.pts_seconds
-            while (early := began + frame.stamp.pts_seconds - time.monotonic()) > 0:
-                drain()
-                time.sleep(min(early, 0.005))
+        while paced and (early := clock.due(frame.stamp) - time.monotonic()) > 0:
+            drain()
+            time.sleep(min(early, 0.005))
         drain()
         if not pacer.keep(frame.stamp.seq):
             ledger.drop("capture", "stride")

@@ -6,7 +6,7 @@ import time
 from dataclasses import replace
 
 from engines.bundle import resolve
-from pipeline import mesh, neutral, profile
+from pipeline import diffmap, mesh, neutral, profile
 from pipeline.errors import OutputError
 from pipeline.faces import FaceStage
 from pipeline.messages import Frame
@@ -18,6 +18,7 @@ from pipeline.streams import FacesPacket, FramePacket, StreamBegin, StreamEnd
 def run(worker: Worker) -> None:
     config = worker.config
     mesh.preload()
+    diffmap.preload()
     specs = [resolve(name).spec for name in config.engine]
     crops, wants_level_map = [spec.crop for spec in specs], any(spec.level_map for spec in specs)
     worker.ready()

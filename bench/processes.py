@@ -1,0 +1,50 @@
+"""The processes of a run, seen from outside through /proc."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+_TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def processes_of(process: subprocess.Popen[str], own_name: str) -> Iterator[tuple[str, int]]:
+    """Name and pid of a program and its stages; `own_name`: of the process that was started itself."""
+    for pid in [process.pid, *_children(process.pid)]:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue  # it has just gone
+        if "pipeline.stages" in words:
+            yield words[words.index("pipeline.stages") + 1], pid
+        elif pid == process.pid:
+            yield own_name, pid
+
+
+def cpu_seconds(pid: int) -> float:
+    """User and system time so far; 0 once it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    except OSError:
+        return 0.0
+    return (int(stat[11]) + int(stat[12])) / _TICKS
+
+
+def memory_mb(pid: int, peak: bool = False) -> float:
+    """Resident memory, shared pages included, now or at its highest; 0 once it is gone."""
+    name = "VmHWM" if peak else "VmRSS"
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0.0
+    line = next((line for line in status.splitlines() if line.startswith(name)), f"{name}: 0 kB")
+    return int(line.split()[1]) / 1024
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
