@@ -35,11 +35,13 @@ class FaceStage:
         policy: NeutralPolicy,
         max_faces: int,
         compensate_exposure: bool = True,
+        tracker: FaceTracker | None = None,
     ) -> None:
+        """tracker: one that was made beforehand, as that takes a quarter of a second."""
         self._crops = tuple(dict.fromkeys(crops))
         self._wants_level_map = wants_level_map
         self._compensate = compensate_exposure
-        self._tracker = FaceTracker(max_faces)
+        self._tracker = tracker or FaceTracker(max_faces)
         self._neutrals = NeutralKeeper(policy)
         self._epoch: int | None = None
         self._seen_longest: dict[int, int] = {}

@@ -175,12 +175,6 @@ class _Graph:
         self._graph.wait_until_done()
 
 
-def preload() -> None:
-    """Import what the graphs need, so that the first face does not wait for it."""
-    import mediapipe  # noqa: F401
-    from mediapipe.python._framework_bindings import calculator_graph  # noqa: F401
-
-
 Found = tuple[float, Region]
 """A detected face: its score, 0–1, and where it is."""
 

@@ -84,11 +84,8 @@ class Observation(NamedTuple):
     """224×224×3, five-point aligned."""
     appearance: NDArray[np.float32]
     """1024 values, unit length."""
-
-    @property
-    def bbox_xyxy(self) -> tuple[float, float, float, float]:
-        low, high = self.points[:, :2].min(0), self.points[:, :2].max(0)
-        return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+    bbox_xyxy: tuple[float, float, float, float]
+    """The box around the points."""
 
 
 @dataclass(eq=False)
@@ -169,7 +166,9 @@ class FaceTracker:
     def _observe(self, image_bgr: NDArray[np.uint8], region: Region) -> Observation:
         points, presence = self._mesh(image_bgr, region)
         aligned = mesh.warp(image_bgr, align.five_point_transform(points), align.ALIGNED_PX)
-        return Observation(points, presence, aligned, appearance(aligned))
+        low, high = points[:, :2].min(0), points[:, :2].max(0)
+        box = float(low[0]), float(low[1]), float(high[0]), float(high[1])
+        return Observation(points, presence, aligned, appearance(aligned), box)
 
     def _follow(self, image_bgr: NDArray[np.uint8], pts_seconds: float) -> None:
         followed: list[tuple[Track, Observation]] = []

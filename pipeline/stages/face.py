@@ -6,19 +6,21 @@ import time
 from dataclasses import replace
 
 from engines.bundle import resolve
-from pipeline import diffmap, mesh, neutral, profile
+from pipeline import diffmap, neutral, profile
 from pipeline.errors import OutputError
 from pipeline.faces import FaceStage
 from pipeline.messages import Frame
 from pipeline.neutral import NeutralPolicy
 from pipeline.stages.worker import NEUTRAL_FILE, Worker
 from pipeline.streams import FacesPacket, FramePacket, StreamBegin, StreamEnd
+from pipeline.tracking import FaceTracker
 
 
 def run(worker: Worker) -> None:
     config = worker.config
-    mesh.preload()
+    # What takes long is made while the engines load, not when the first frame waits.
     diffmap.preload()
+    tracker: FaceTracker | None = FaceTracker(config.max_faces)
     specs = [resolve(name).spec for name in config.engine]
     crops, wants_level_map = [spec.crop for spec in specs], any(spec.level_map for spec in specs)
     worker.ready()
@@ -34,8 +36,9 @@ def run(worker: Worker) -> None:
             stream = message.info.stream
             first = first or stream
             stages[stream] = FaceStage(
-                crops, wants_level_map, policy, config.max_faces, config.exposure_compensation
+                crops, wants_level_map, policy, config.max_faces, config.exposure_compensation, tracker
             )
+            tracker = None
             sender.send(message)
         elif isinstance(message, FramePacket) and message.image is not None:
             began = time.perf_counter()
