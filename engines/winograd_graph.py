@@ -1,4 +1,5 @@
-"""3×3 convolutions by Winograd's F(4×4, 3×3) as plain operations, for runtimes that compute them directly.
+"""Convolutions in other forms, for runtimes that compute them directly: 3×3 ones by Winograd's F(4×4, 3×3) as
+plain operations, and those as large as their picture as one product.
 
 The same algorithm and points as `engines.winograd` (whose docstring has the equations), written as slices,
 sums and one product of matrices, so that it can be traced into any backend's graph. OpenVINO 2026.4 then
@@ -9,7 +10,7 @@ longer to read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -126,6 +127,31 @@ def _suits(module: nn.Module, channels: int) -> bool:
     )
 
 
+class WholeConv(nn.Module):
+    """A convolution as large as its picture is one product, whose weights OpenVINO reads twice as fast."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        self.direct = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → (B, O, H', W')."""
+        if tuple(x.shape[-2:]) != self.direct.kernel_size:
+            return self.direct(x)
+        y = functional.linear(x.flatten(1), self.direct.weight.flatten(1), self.direct.bias)
+        return y[:, :, None, None]
+
+
+def _may_be_whole(module: nn.Module) -> bool:
+    return (
+        isinstance(module, nn.Conv2d)
+        and min(module.kernel_size) > 1
+        and module.padding == (0, 0)
+        and module.dilation == (1, 1)
+        and module.groups == 1
+    )
+
+
 @contextmanager
 def by_winograd(network: nn.Module, channels: int | None) -> Iterator[None]:
     """For as long as it lasts, the network's 3×3 convolutions of so many channels are computed by tiles.
@@ -134,15 +160,30 @@ def by_winograd(network: nn.Module, channels: int | None) -> Iterator[None]:
         network: is as before afterwards.
         channels: in and out, at least; None changes nothing.
     """
-    swapped: list[tuple[nn.Module, str, nn.Conv2d]] = []
-    if channels is not None:
-        for parent in list(network.modules()):
-            for name, child in parent.named_children():
-                if _suits(child, channels):
-                    swapped.append((parent, name, cast(nn.Conv2d, child)))
+    with _swapped(network, WinogradConv, lambda module: channels is not None and _suits(module, channels)):
+        yield
+
+
+@contextmanager
+def by_product(network: nn.Module) -> Iterator[None]:
+    """For as long as it lasts, the network's convolutions as large as their picture are products."""
+    with _swapped(network, WholeConv, _may_be_whole):
+        yield
+
+
+@contextmanager
+def _swapped(
+    network: nn.Module, form: Callable[[nn.Conv2d], nn.Module], wanted: Callable[[nn.Module], bool]
+) -> Iterator[None]:
+    swapped = [
+        (parent, name, cast(nn.Conv2d, child))
+        for parent in list(network.modules())
+        for name, child in parent.named_children()
+        if wanted(child)
+    ]
     try:
         for parent, name, conv in swapped:
-            parent._modules[name] = WinogradConv(conv)
+            parent._modules[name] = form(conv)
         yield
     finally:
         for parent, name, conv in swapped:

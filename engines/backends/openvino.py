@@ -106,14 +106,14 @@ class OpenVINOBackend(Backend):
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
-        from engines.winograd_graph import by_winograd
+        from engines.winograd_graph import by_product, by_winograd
 
         shapes: dict[str, tuple[tuple[int, ...], type]] = {"crops": (spec.crops_shape(1), np.uint8)}
         if spec.level_map:
             shapes["level_map"] = (spec.level_maps_shape(1), np.uint8)
         if spec.au_centers:
             shapes["au_centers"] = (spec.au_centers_shape(1), np.float32)
-        with by_winograd(engine.network, engine.network.winograd_from):
+        with by_winograd(engine.network, engine.network.winograd_from), by_product(engine.network):
             _convert(engine, shapes, precision, folder / _FILE)
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:

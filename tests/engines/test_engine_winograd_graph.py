@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engines.winograd_graph import WinogradConv, by_winograd, transforms
+from engines.winograd_graph import WholeConv, WinogradConv, by_product, by_winograd, transforms
 
 
 def test_transforms_make_a_correlation() -> None:
@@ -56,3 +56,15 @@ def test_only_what_suits_is_swapped_and_only_for_a_while() -> None:
     with pytest.raises(RuntimeError), by_winograd(network, 16):
         raise RuntimeError
     assert dict(network.named_modules()) == before
+
+
+@pytest.mark.parametrize("picture", [(7, 7), (9, 7), (12, 12)])
+def test_a_convolution_as_large_as_its_picture_is_a_product(picture: tuple[int, int]) -> None:
+    network = nn.Sequential(nn.Conv2d(5, 8, 7), nn.Conv2d(8, 8, 1))
+    x = torch.randn(2, 5, *picture)
+    direct = network(x)
+    with by_product(network), torch.no_grad():
+        assert isinstance(network[0], WholeConv)
+        assert isinstance(network[1], nn.Conv2d)
+        torch.testing.assert_close(network(x), direct, atol=1e-5, rtol=1e-5)
+    assert isinstance(network[0], nn.Conv2d)
