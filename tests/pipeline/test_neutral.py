@@ -88,7 +88,7 @@ def test_a_face_at_rest_becomes_its_own_neutral_within_a_second(look) -> None:
     [
         {"AU12": 1.0},
         {"AU12": 0.7},
-        {"AU6": 1.0, "AU12": 1.0, "AU25": 0.9},
+        {"AU06": 1.0, "AU12": 1.0, "AU25": 0.9},
         {"AU25": 0.7},
         {"AU25": 1.0, "AU26": 1.0},
         {"AU43": 1.0},
@@ -102,7 +102,7 @@ def test_an_expression_held_for_ten_seconds_from_the_start_is_no_neutral(look, a
 
 def test_a_smile_held_for_ten_seconds_does_not_replace_the_neutral(look) -> None:
     keeper = NeutralKeeper(NeutralPolicy("auto"))
-    rest, smile = look({}), look({"AU12": 1.0, "AU6": 1.0})
+    rest, smile = look({}), look({"AU12": 1.0, "AU06": 1.0})
     _, before = watch(keeper, rest, 1.0)
     state, after = watch(keeper, smile, 10.0, begin=1.0)
     assert state == "automatic"
@@ -114,7 +114,7 @@ def test_a_better_look_at_rest_replaces_a_worse_one(look) -> None:
 
     keeper = NeutralKeeper(NeutralPolicy("auto"))
     # The portrait was taken with the head a little down; nine degrees up, it looks into the camera.
-    turned, straight = look({}), look({}, pose=Pose(0.0, -9.0, 0.0))
+    turned, straight = look({}), look({}, pose=Pose(0.0, 9.0, 0.0))
     assert straight.distance < turned.distance
     watch(keeper, turned, 2.0)
     _, neutral = watch(keeper, straight, 2.0, begin=2.0)
