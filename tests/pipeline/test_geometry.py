@@ -159,7 +159,7 @@ def test_rendered_motion_is_measured(
         ("AU15+17", "corner_lift", -0.15, -0.025),
         ("AU20", "mouth_width", 0.04, 0.2),
         ("AU43", "eye_opening", -0.4, -0.2),
-        # Not brow_gap: the mesh does not see the rendered brows draw together (LOG.md, 2026-11-21).
+        ("AU04", "brow_gap", -0.05, -0.003),
         ("AU04", "brow_raise", -0.1, -0.005),
     ],
 )

@@ -83,8 +83,8 @@ ACTIONS: dict[str, tuple[Pull, ...]] = {
         _STILL_EYES,
     ),
     "AU04": (
-        Pull(_BROW_INNER, -0.050, 0.080, 0.012),
-        Pull(_BROW_MIDDLE, -0.044, 0.074, 0.008),
+        Pull(_BROW_INNER, -0.060, 0.080, 0.012),
+        Pull(_BROW_MIDDLE, -0.054, 0.074, 0.008),
         Pull((105, 52), -0.022, 0.052),
         Pull((63, 53), -0.008, 0.020),
         Pull((70, 46), 0, 0.006),
