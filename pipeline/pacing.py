@@ -1,8 +1,9 @@
 """Keeping up with a live source: which frames are kept, so that latency stays flat and windows evenly spaced.
 
 Under overload every k-th frame is kept (`stride` k). k follows what the rest of the pipeline takes: it rises
-when kept frames found no room, and falls, one step at a time, after a quiet while. A step down that brings
-the trouble back makes the next try wait longer, so that k changes rarely.
+when kept frames found no room, or had to wait for it, which says that all queues are full and every result
+late; it falls, one step at a time, after a quiet while. A step down that brings the trouble back is taken
+back at once and makes the next try wait longer, so that k changes rarely.
 """
 
 from __future__ import annotations
@@ -11,8 +12,14 @@ import math
 
 MAX_STRIDE = 60
 _LOOK_SECONDS = 1.0
-_HICCUP = 0.25
-"""Share of a second's kept frames that may find no room, once; a second such second is no hiccup."""
+_HICCUP_LOST, _HICCUP_LATE = 0.25, 0.6
+"""Shares of a second's kept frames that may find no room, or wait for it, once; a second such second is no
+hiccup."""
+_PAUSE = 6
+"""Kept frames that are left out after a step up, so that full queues empty at once: windows begin anew there
+anyway."""
+_TRIAL_SECONDS = 10.0
+"""So long after a step down the first frame that waits takes it back."""
 _QUIET_SECONDS = (5.0, 60.0)
 """First and longest wait before the stride is tried one lower."""
 
@@ -22,36 +29,51 @@ class Pacer:
 
     def __init__(self) -> None:
         self.stride = 1
+        self._pause = 0
         self._began: float | None = None
-        self._kept = self._crowded_out = 0
+        self._kept = self._crowded_out = self._waited = 0
         self._quiet_since = 0.0
         self._troubled = False
         self._patience = _QUIET_SECONDS[0]
         self._lowered_at = -math.inf
-        self._raised_at = 0.0
+        self._raised_at = -math.inf
 
     def keep(self, seq: int) -> bool:
         """Whether a frame is kept at the present stride."""
-        return seq % self.stride == 0
+        if seq % self.stride:
+            return False
+        paused = self._pause > 0
+        self._pause -= paused
+        return not paused
 
-    def note(self, seconds: float, crowded_out: int) -> None:
-        """A kept frame, and how many kept frames were dropped for want of room since the last one."""
+    def note(self, seconds: float, crowded_out: int, waits: bool) -> None:
+        """A kept frame, how many kept frames were dropped for want of room since the last one, and whether
+        this one has to wait."""
         if self._began is None:
             self._began = self._quiet_since = seconds
         self._kept += 1
         self._crowded_out += crowded_out
+        self._waited += waits
+        if waits and self._raised_at < self._lowered_at and seconds - self._lowered_at < _TRIAL_SECONDS:
+            self._raise(seconds, 0.0)
+            self._look_anew(seconds)
         if seconds - self._began < _LOOK_SECONDS:
             return
-        lost = self._crowded_out / self._kept
-        if lost > _HICCUP or (lost > 0 and self._troubled):
+        lost, late = self._crowded_out / self._kept, self._waited / self._kept
+        trouble = lost > 0 or late > _HICCUP_LATE / 2
+        if lost > _HICCUP_LOST or late > _HICCUP_LATE or (trouble and self._troubled):
             self._raise(seconds, lost)
         elif self.stride > 1 and seconds - self._quiet_since >= self._patience:
             if self._lowered_at >= self._raised_at:
                 self._patience = _QUIET_SECONDS[0]  # the last step down went well: the load has gone
             self.stride -= 1
             self._lowered_at = self._quiet_since = seconds
-        self._troubled = lost > 0
-        self._began, self._kept, self._crowded_out = seconds, 0, 0
+        self._troubled = trouble
+        self._look_anew(seconds)
+
+    def _look_anew(self, seconds: float) -> None:
+        self._began = seconds
+        self._kept = self._crowded_out = self._waited = 0
 
     def _raise(self, seconds: float, lost: float) -> None:
         if seconds - self._lowered_at < 2 * self._patience:
@@ -60,3 +82,4 @@ class Pacer:
         wanted = math.ceil(self.stride / max(1.0 - lost, 0.05) - 0.1)
         self.stride = min(max(self.stride + 1, wanted), MAX_STRIDE)
         self._quiet_since = self._raised_at = seconds
+        self._pause = _PAUSE

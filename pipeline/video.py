@@ -95,6 +95,8 @@ class VideoSource:
         self._scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
         self._shown = without_credentials(uri)
         self._reformatter = VideoReformatter()
+        self._display_matrix: tuple[int, ...] | None = None
+        """Of the last key frame; None before the first picture."""
         self._container = self._open()
         try:
             self._stream = self._video_stream()
@@ -332,7 +334,11 @@ class VideoSource:
         untold = frame.colorspace == _UNSPECIFIED and not frame.format.is_rgb
         source = Colorspace.ITU709 if hd and untold else None
         bgr = self._reformatter.reformat(frame, format="bgr24", src_colorspace=source)
-        return _turned(np.asarray(bgr.to_ndarray(), np.uint8), frame)
+        if frame.key_frame or self._display_matrix is None:
+            # Seldom, as PyAV's side data keeps its frame alive until the garbage collector comes: 0.2 GB of
+            # pictures in between.
+            self._display_matrix = _display_matrix(frame)
+        return _turned(np.asarray(bgr.to_ndarray(), np.uint8), self._display_matrix)
 
 
 class _Damage:
@@ -445,14 +451,21 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or type(error).__name__
 
 
-def _turned(image: NDArray[np.uint8], frame: VideoFrame) -> NDArray[np.uint8]:
-    """As the container's display matrix says: quarter turns and mirrorings, all eight of EXIF."""
+def _display_matrix(frame: VideoFrame) -> tuple[int, ...]:
+    """a, b, c and d of x' = ax + cy, y' = bx + dy, in 16.16 fixed point; nothing where the frame has none."""
     matrix = frame.side_data.get("DISPLAYMATRIX")
     if not isinstance(matrix, SideData):
-        return np.ascontiguousarray(image)
-    # x' = ax + cy, y' = bx + dy, in 16.16 fixed point
+        return ()
     a, b, _, c, d = np.frombuffer(bytes(matrix), np.int32)[:5]
-    if abs(int(b)) > abs(int(a)):
+    return int(a), int(b), int(c), int(d)
+
+
+def _turned(image: NDArray[np.uint8], display_matrix: tuple[int, ...]) -> NDArray[np.uint8]:
+    """As the container's display matrix says: quarter turns and mirrorings, all eight of EXIF."""
+    if not display_matrix:
+        return np.ascontiguousarray(image)
+    a, b, c, d = display_matrix
+    if abs(b) > abs(a):
         image, a, d = cv2.transpose(image), c, b
     if a < 0 or d < 0:
         image = cv2.flip(image, -1 if a < 0 and d < 0 else 1 if a < 0 else 0)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,7 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
+from engines.spec import LANDMARKS
 from pipeline.errors import OutputError, SourceError, UsageError
+from pipeline.exposure import expose
+from pipeline.geometry import frontal_points, head_rotation
 from train.shards import UNKNOWN, Array, check_header, check_shard, crop_layout, open_shard, write_whole
 
 __all__ = ["UNKNOWN", "SampleWriter", "Samples"]
@@ -142,7 +144,9 @@ class SampleWriter:
 
 @dataclass(frozen=True)
 class Samples:
-    """A sample folder, open for reading. Safe to hand to worker processes: each maps the shards anew."""
+    """A sample folder, open for reading. Spawned worker processes may be handed it: each maps the shards
+    anew. Forked ones may not: a fork of a process in which OpenVINO or MediaPipe run threads can crash.
+    """
 
     folder: Path
     source: str
@@ -155,7 +159,7 @@ class Samples:
     """(shards + 1,): row of each shard's first sample, and the count of all."""
     labels: Mapping[str, Array]
     """The arrays of `LABELS`, all shards one after the other."""
-    _mapped: dict[tuple[int, int], Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
+    _mapped: dict[int, Mapping[str, Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process gets: all but the mapped files."""
@@ -255,6 +259,24 @@ class Samples:
                 points[i] = slices["neutral_points"][neutral : neutral + 1][0]
         return faces, points, which >= 0
 
+    def neutral_exposed(self, indices: Sequence[int] | Array) -> NDArray[np.uint8]:
+        """(k, 224, 224, 3): each sample's neutral face, exposed like its crop as the face stage does it."""
+        faces, _points, there = self.neutral(indices)
+        for i, index in enumerate(indices):
+            if there[i]:
+                faces[i] = expose(faces[i], *map(float, self.labels["exposure"][index]))
+        return faces
+
+    def landmarks(self, indices: Sequence[int] | Array) -> NDArray[np.float32]:
+        """(k, 2, 468, 3): `frontal_points` of each face and of its neutral, zeros where there is none."""
+        _faces, neutrals, there = self.neutral(indices)
+        found = np.zeros((len(there), 2, LANDMARKS, 3), np.float32)
+        for i, (points, neutral) in enumerate(zip(self.points(indices), neutrals, strict=True)):
+            found[i, 0] = frontal_points(points, head_rotation(points))
+            if there[i]:
+                found[i, 1] = frontal_points(neutral, head_rotation(neutral))
+        return found
+
     def windows(self, length: int, stride: int) -> NDArray[np.int64]:
         """Rows of `length` consecutive frames of one sequence each, (k, length), never spliced.
 
@@ -282,13 +304,12 @@ class Samples:
         return np.concatenate(found) if found else self._slices(0)[name][0:0]
 
     def _slices(self, shard: int) -> Mapping[str, Any]:
-        """Slices of one mapped shard; mapped again in a process that was forked off."""
-        key = (os.getpid(), shard)
-        if key not in self._mapped:
+        """Slices of one mapped shard."""
+        if shard not in self._mapped:
             file = open_shard(self.folder / SHARDS / f"{self.shards[shard]}.safetensors")
             names = ("level_map", "neutral", "neutrals", "neutral_points", "points", *self.crops)
-            self._mapped[key] = {name: file.get_slice(name) for name in names}
-        return self._mapped[key]
+            self._mapped[shard] = {name: file.get_slice(name) for name in names}
+        return self._mapped[shard]
 
 
 def _read_index(folder: Path) -> dict[str, Any]:

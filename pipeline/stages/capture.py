@@ -141,7 +141,7 @@ def _keep_up(  # type: ignore[no-untyped-def]
             waiting.popleft()
             ledger.drop("capture", "overload")
             crowded_out = 1
-        pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out)
+        pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits=bool(waiting))
     deadline = time.monotonic() + 1.0
     while waiting and time.monotonic() < deadline:
         drain()

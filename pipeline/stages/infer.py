@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from engines.crew import usable_cores
-from engines.runtime import log_to_stderr
+from engines.runtime import Engine, log_to_stderr
+from engines.sliding import SlidingEngine
 from pipeline.channels import Receiver, Sender
 from pipeline.header import engine_entry
 from pipeline.inference import InferStage, Pending, load_engines
@@ -44,7 +46,9 @@ def run(worker: Worker) -> None:
 class _Loop:
     """Receive, set the engines to work, send on in order."""
 
-    def __init__(self, worker: Worker, engines, workers: ThreadPoolExecutor) -> None:  # type: ignore[no-untyped-def]
+    def __init__(
+        self, worker: Worker, engines: Sequence[Engine | SlidingEngine], workers: ThreadPoolExecutor
+    ) -> None:
         self._hop, self._engines, self._workers = worker.config.hop, engines, workers
         self._pixels: Ring = worker.ring("crops")
         self._frames: Ring = worker.ring("frames")

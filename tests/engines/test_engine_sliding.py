@@ -9,6 +9,7 @@ import math
 import shutil
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from engines.bundle import read_bundle, resolve
 from engines.cache import Entry, Parity
 from engines.export import ExportedEngine
 from engines.networks import build_network
-from engines.sliding import SlidingEngine, Track, load_sliding
+from engines.sliding import Advance, SlidingEngine, Track, load_sliding
 from engines.spec import CropSpec
 from engines.weights import load_network, save_bundle
 from pipeline.errors import EngineError, UsageError
@@ -71,10 +72,23 @@ events = st.lists(st.lists(st.sampled_from("-11111111g"), min_size=3, max_size=3
 
 
 @settings(max_examples=60, deadline=None)
-@given(events, st.integers(1, 3), st.integers(1, 20))
-def test_windows_hold_what_face_windows_hold(script: list[list[str]], every: int, hop: int) -> None:
-    """Three faces come, go and break off; windows and states are as FaceWindow has them."""
-    engine, _ = recording()
+@given(events, st.integers(1, 3), st.integers(1, 20), st.integers(0, 3))
+def test_windows_hold_what_face_windows_hold(script: list[list[str]], every: int, hop: int, lag: int) -> None:
+    """Three faces come, go and break off, with up to three frames in work besides the newest; windows and
+    states are as FaceWindow has them."""
+    engine, session = recording()
+    in_work: deque[tuple[list[Advance], list[Any], list[Any]]] = deque()
+
+    def finish_oldest() -> None:
+        advances, features, expected = in_work.popleft()
+        outputs = engine.finish(advances, features)
+        for advance, (info, crops), output in zip(advances, expected, outputs, strict=True):
+            assert advance.state == info.state
+            assert (output is None) == (crops is None)
+            if output is not None:
+                assert output.tolist() == crops[:, 0, 0, 0].tolist()
+            assert len(advance.track.states) <= every * math.ceil(16 / hop)
+
     tracks: dict[int, tuple[Track, FaceWindow, int, int]] = {}
     seq = 0
     for n, faces in enumerate(script):
@@ -91,13 +105,16 @@ def test_windows_hold_what_face_windows_hold(script: list[list[str]], every: int
             pushed.append((track, crop, index, event == "g"))
             expected.append(window.push(crop, epoch, seq, 1, index, n / 25))
             tracks[face] = (track, window, index + 1, epoch)
-        outputs = engine.push(pushed)
-        for (track, *_), (info, crops), output in zip(pushed, expected, outputs, strict=True):
-            assert track.state == info.state
-            assert (output is None) == (crops is None)
-            if output is not None:
-                assert output.tolist() == crops[:, 0, 0, 0].tolist()
-            assert len(track.states) <= every * math.ceil(16 / hop)
+        advances = engine.begin(pushed)
+        features = [
+            session.features(crop) if advance.ends else None
+            for advance, (_, crop, _, _) in zip(advances, pushed, strict=True)
+        ]
+        in_work.append((advances, features, expected))
+        if len(in_work) > lag:
+            finish_oldest()
+    while in_work:
+        finish_oldest()
 
 
 def test_nothing_is_computed_that_no_output_needs() -> None:
@@ -183,12 +200,12 @@ def noise() -> np.ndarray:
 @pytest.fixture(scope="module")
 def real_crops(real_clip: Path) -> np.ndarray:
     """48 box crops of the real clip, uint8 (48, 224, 224, 3)."""
-    from pipeline.faces import FaceStage
+    from pipeline.faces import FaceStage, Wanted
     from pipeline.messages import Ledger
     from pipeline.neutral import NeutralPolicy
     from pipeline.sources import open_source, resolve_sources
 
-    stage = FaceStage([CropSpec("box", 224)], False, NeutralPolicy("none"), max_faces=1)
+    stage = FaceStage(Wanted((CropSpec("box", 224),)), NeutralPolicy("none"), max_faces=1)
     source = open_source(resolve_sources([str(real_clip)], [])[0])
     try:
         frames = itertools.islice(source.frames(Ledger("clip")), 48)
