@@ -16,6 +16,8 @@ BENCHES = {
     "transport": "frames between two processes: ours beside ZeroMQ bytes and multiprocessing.Queue",
     "sliding": "SAT-Net frame by frame beside the full window, PyTorch's and OpenVINO's",
     "demo": "check a run on --source demo against the expressions that the clip was made from",
+    "truth": "what engines see: on rendered strangers, on a real clip, in calm stretches; with plots",
+    "attention": "attention maps of engines, drawn over faces of a clip",
 }
 
 

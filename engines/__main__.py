@@ -127,7 +127,7 @@ def command_parity(args: argparse.Namespace) -> Rows:
     from engines.weights import load_network
 
     eager = TorchSession(ExportedEngine(engine.spec, load_network(resolve(args.bundle))))
-    parity = compare(engine, eager, engine.spec, engine.precision)
+    parity = compare(engine.session, eager, engine.spec, engine.precision)
     what = f"{engine.spec.name} ({engine.backend}, {engine.precision})"
     print(f"{what}: {parity}")
     require(parity, what)
@@ -152,7 +152,7 @@ def command_profile(args: argparse.Namespace) -> Rows:
     _name, inputs = next(parity_inputs(engine.spec))
     rows: Rows = []
     for label, candidate in (("torch, eager", eager), (f"{engine.backend}, {engine.precision}", engine)):
-        ms = _milliseconds(partial(candidate.run, *inputs), args.runs)
+        ms = _milliseconds(partial(candidate.run, **inputs), args.runs)
         p50, p95 = (float(np.percentile(ms, q)) for q in (50, 95))
         rows.append(
             {"engine": engine.spec.name, "backend": candidate.backend, "precision": candidate.precision}

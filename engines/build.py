@@ -12,7 +12,7 @@ from engines.backends.torch import TorchSession
 from engines.bundle import Bundle
 from engines.cache import Parity
 from engines.export import ExportedEngine
-from engines.spec import EngineSpec
+from engines.spec import AU_CENTERS, LANDMARKS, EngineSpec
 from engines.weights import load_network
 from pipeline.errors import EngineError
 
@@ -24,13 +24,10 @@ SLIDING_TOLERANCE = {"fp32": 1e-5, "fp16": 2e-2}
 """The same for an engine in parts. Of the 5e-6 measured in fp32 the recurrence makes 1e-6; the rest is how
 PyTorch and OpenVINO round the convolutions before and after it (LOG.md, 2026-11-21)."""
 
-Inputs = tuple[np.ndarray, np.ndarray | None, np.ndarray | None]
-"""Crops, level maps, AU centres."""
 
-
-def parity_inputs(spec: EngineSpec, seed: int = 0) -> Iterator[tuple[str, Inputs]]:
-    """Named inputs of one face: noise, gradients, black and white, with random level maps and AU centres
-    where they are read; some centres lie outside the crop."""
+def parity_inputs(spec: EngineSpec, seed: int = 0) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
+    """Named inputs of one face: noise, gradients, black and white; what else is read is random, with some AU
+    centres outside the crop and one neutral face missing."""
     rng = np.random.default_rng(seed)
     shape = spec.crops_shape(1)
     px = spec.crop.size_px
@@ -55,12 +52,19 @@ def parity_inputs(spec: EngineSpec, seed: int = 0) -> Iterator[tuple[str, Inputs
         "white": np.full(shape, 255, np.uint8),
     }
     for name, crop in crops.items():
-        scatter = rng.integers(0, 6, spec.level_maps_shape(1), dtype=np.uint8)
-        level_map = (scatter if name == "noise" else blobs()) if spec.level_map else None
-        centers = (
-            rng.uniform(-0.1, 1.1, spec.au_centers_shape(1)).astype(np.float32) if spec.au_centers else None
-        )
-        yield name, (crop, level_map, centers)
+        scatter = rng.integers(0, 6, (1, px, px), dtype=np.uint8)
+        neutral = np.zeros((1, px, px, 3), np.uint8) if name == "black" else crops["gradients"]
+        landmarks = rng.normal(0, 0.5, (1, 2, LANDMARKS, 3)).astype(np.float32)
+        landmarks[:, 1] *= name != "black"
+        centers = rng.uniform(-0.1, 1.1, (1, AU_CENTERS, 2)).astype(np.float32)
+        centers[0, 0] = -0.05, 1.05
+        beside = {
+            "level_map": scatter if name == "noise" else blobs(),
+            "au_centers": centers,
+            "neutral": neutral,
+            "landmarks": landmarks,
+        }
+        yield name, {"crops": crop} | {name: beside[name] for name in spec.inputs(1) if name in beside}
 
 
 def compare(
@@ -71,7 +75,7 @@ def compare(
     tolerance: Mapping[str, float] = TOLERANCE,
 ) -> Parity:
     """Run both over the parity inputs."""
-    pairs = [(session.run(*inputs)[0], reference.run(*inputs)[0]) for _name, inputs in parity_inputs(spec)]
+    pairs = [(session.run(inputs)[0], reference.run(inputs)[0]) for _name, inputs in parity_inputs(spec)]
     got, wanted = (np.stack(column).astype(np.float64) for column in zip(*pairs, strict=True))
     difference = np.abs(got - wanted)
     thresholds = np.asarray(spec.thresholds)
@@ -116,15 +120,10 @@ class _InParts:
     def __init__(self, session: SlidingSession) -> None:
         self._session = session
 
-    def run(
-        self,
-        crops: np.ndarray,
-        level_maps: np.ndarray | None = None,  # noqa: ARG002
-        au_centers: np.ndarray | None = None,  # noqa: ARG002
-    ) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """See `Session`."""
         probabilities = []
-        for window in crops:
+        for window in inputs["crops"]:
             state = None
             for crop in window:
                 gates = self._session.gates(self._session.features(crop))

@@ -5,7 +5,7 @@ engine.json holds `schema`, the fields of `EngineSpec` and `weights`, which is o
     {"file": "weights.safetensors", "sha256": "…"}     trained weights, float32 or float16
     {"random_seed": 0}                                 none: random ones are drawn when the engine is compiled
 
-`au_centers` and `max_intensity` may be left out; they are then false and null.
+`au_centers`, `neutral`, `landmarks` and `max_intensity` may be left out; they are then false and null.
 """
 
 from __future__ import annotations
@@ -38,7 +38,12 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "provenance": (dict,),
     "weights": (dict,),
 }
-_OPTIONAL: dict[str, tuple[type, ...]] = {"au_centers": (bool,), "max_intensity": (int, float, type(None))}
+_OPTIONAL: dict[str, tuple[type, ...]] = {
+    "au_centers": (bool,),
+    "neutral": (bool,),
+    "landmarks": (bool,),
+    "max_intensity": (int, float, type(None)),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,8 @@ def _parse_spec(fields: dict[str, Any]) -> EngineSpec:
         thresholds=tuple(fields["thresholds"]),
         provenance=fields["provenance"],
         au_centers=fields.get("au_centers", False),
+        neutral=fields.get("neutral", False),
+        landmarks=fields.get("landmarks", False),
         max_intensity=fields.get("max_intensity"),
     )
 
@@ -189,8 +196,7 @@ def write_spec(folder: Path, spec: EngineSpec, weights_sha256: str) -> None:
         "provenance": dict(spec.provenance),
         "weights": {"file": WEIGHTS_FILE, "sha256": weights_sha256},
     }
-    if spec.au_centers:
-        fields["au_centers"] = True
+    fields |= {name: True for name in ("au_centers", "neutral", "landmarks") if getattr(spec, name)}
     if spec.max_intensity is not None:
         fields["max_intensity"] = spec.max_intensity
     (folder / SPEC_FILE).write_text(json.dumps(fields, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -114,11 +114,7 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         "backend": [backend, installed_version(BACKENDS[backend])],
         "torch": installed_version("torch"),  # draws random weights and traces
         "precision": precision,
-        "shapes": [
-            bundle.spec.crops_shape(1),
-            bundle.spec.level_maps_shape(1),
-            bundle.spec.au_centers_shape(1),
-        ],
+        "shapes": {name: shape for name, (shape, _) in bundle.spec.inputs(1).items()},
         "machine": _machine(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -39,19 +39,31 @@ class ExportedEngine(nn.Module):
         rgb = crops.to(torch.float32).movedim(-1, -3).flip(-3)
         return rgb * self.scale + self.offset
 
-    def forward(
-        self, crops: Tensor, level_map: Tensor | None = None, au_centers: Tensor | None = None
+    def logits(
+        self,
+        crops: Tensor,
+        level_map: Tensor | None = None,
+        au_centers: Tensor | None = None,
+        neutral: Tensor | None = None,
+        landmarks: Tensor | None = None,
     ) -> Tensor:
-        """Probabilities (B, n_aus), float32.
-
-        Args:
-            crops: uint8 BGR, (B, px, px, 3), or (B, window, px, px, 3) for a temporal network.
-            level_map: uint8 (B, px, px), 0–5; only for a network that reads it.
-            au_centers: float32 (B, 20, 2), shares of the crop's side; likewise.
-        """
-        beside = {"level_map": level_map, "au_centers": au_centers}
+        """Logits (B, n_aus) of `EngineSpec.inputs`; what the network does not read is left out."""
+        beside = {"level_map": level_map, "au_centers": au_centers, "landmarks": landmarks}
+        beside["neutral"] = None if neutral is None else self.images(neutral)
         given = {name: value for name, value in beside.items() if value is not None}
-        return torch.sigmoid(self.network(self.images(crops), **given))
+        logits: Tensor = self.network(self.images(crops), **given)
+        return logits
+
+    def forward(
+        self,
+        crops: Tensor,
+        level_map: Tensor | None = None,
+        au_centers: Tensor | None = None,
+        neutral: Tensor | None = None,
+        landmarks: Tensor | None = None,
+    ) -> Tensor:
+        """Probabilities (B, n_aus), float32: see `logits`."""
+        return torch.sigmoid(self.logits(crops, level_map, au_centers, neutral, landmarks))
 
 
 class FramePart(nn.Module):

@@ -17,7 +17,7 @@ from engines.networks import arl, eacnet, satnet, tranet
 from engines.networks.base import AUNetwork
 from engines.networks.cednn import BRANCHES, CEDNN, IGC
 from engines.networks.satnet import ConvLSTM, SATNet
-from engines.spec import AU_CENTERS
+from engines.spec import AU_CENTERS, LANDMARKS
 
 CEDNN_PARAMETERS_M = {
     "residual": (13.33, 11.34, 10.68, 10.02, 9.80, 9.59),
@@ -71,13 +71,19 @@ def multiply_accumulates(network: AUNetwork, frames: int = 1) -> int:
     """
     px = network.input_px
     shape = (1, frames, 3, px, px) if network.temporal else (1, 3, px, px)
-    inputs = [torch.zeros(shape, device="meta")]
-    if network.reads_level_map:
-        inputs.append(torch.zeros((1, px, px), device="meta"))
-    if network.reads_au_centers:
-        inputs.append(torch.zeros((1, AU_CENTERS, 2), device="meta"))
+    beside = {
+        "level_map": (1, px, px),
+        "au_centers": (1, AU_CENTERS, 2),
+        "neutral": (1, 3, px, px),
+        "landmarks": (1, 2, LANDMARKS, 3),
+    }
+    read = {
+        name: torch.zeros(size, device="meta")
+        for name, size in beside.items()
+        if getattr(network, f"reads_{name}")
+    }
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.eval()(*inputs)
+        network.eval()(torch.zeros(shape, device="meta"), **read)
     return counter.get_total_flops() // 2
 
 

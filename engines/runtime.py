@@ -38,19 +38,28 @@ class Engine:
         """The compiled engine in the cache."""
         self.parity: Parity = entry.parity
         """Against PyTorch eager, when it was built."""
-        self._session = session
+        self.session = session
+        """What `run` hands checked inputs to."""
 
     def run(
-        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+        self,
+        crops: np.ndarray,
+        level_map: np.ndarray | None = None,
+        au_centers: np.ndarray | None = None,
+        neutral: np.ndarray | None = None,
+        landmarks: np.ndarray | None = None,
     ) -> np.ndarray:
         """Probability of each AU for each face.
 
         Args:
             crops: uint8 BGR, (B, 224, 224, 3), or (B, 16, 224, 224, 3) for an engine with a window; B may be
             0.
-            level_maps: uint8 (B, 224, 224), 0–5; for an engine whose spec says `level_map`, and for no other.
-            au_centers: float32 (B, 20, 2), x and y as shares of the crop's side; for an engine whose spec
-                says `au_centers`, and for no other.
+            level_map: uint8 (B, 224, 224), 0–5.
+            au_centers: float32 (B, 20, 2), x and y as shares of the crop's side.
+            neutral: uint8 BGR (B, 224, 224, 3), exposed like the crops; black for a face without.
+            landmarks: float32 (B, 2, 468, 3), face and neutral, as `pipeline.geometry.frontal_points`.
+
+        All but the crops are for the engines whose spec says so by the same name, and for no others.
 
         Returns:
             float32 (B, n_aus), in the order of `spec.aus`; with `spec.max_intensity`, shares of that.
@@ -58,34 +67,31 @@ class Engine:
         Raises:
             UsageError: a shape, type or value is not that.
         """
+        named = {"crops": crops, "level_map": level_map, "au_centers": au_centers}
+        named |= {"neutral": neutral, "landmarks": landmarks}
+        given = {name: array for name, array in named.items() if array is not None}
         faces = len(crops) if np.ndim(crops) else 0
-        self._check("crops", crops, self.spec.crops_shape(faces))
-        if (level_maps is not None) != self.spec.level_map:
-            wanted = "level_maps beside the crops" if self.spec.level_map else "no level_maps"
-            raise UsageError(f"{self.spec.name}: expected {wanted}, got {type(level_maps).__name__}")
-        if level_maps is not None:
-            self._check("level_maps", level_maps, self.spec.level_maps_shape(faces))
-            if faces and level_maps.max() > MAX_LEVEL:
-                raise UsageError(
-                    f"{self.spec.name}: level_maps: expected 0 to {MAX_LEVEL}, got {level_maps.max()}"
-                )
-        if (au_centers is not None) != self.spec.au_centers:
-            wanted = "au_centers beside the crops" if self.spec.au_centers else "no au_centers"
-            raise UsageError(f"{self.spec.name}: expected {wanted}, got {type(au_centers).__name__}")
-        if au_centers is not None:
-            self._check("au_centers", au_centers, self.spec.au_centers_shape(faces), np.float32)
-            if not np.isfinite(au_centers).all():
-                raise UsageError(f"{self.spec.name}: au_centers: expected finite numbers, got others")
+        wanted = self.spec.inputs(faces)
+        for name, (shape, dtype) in wanted.items():
+            if name not in given:
+                raise UsageError(f"{self.spec.name}: expected {name} beside the crops, got none")
+            self._check(name, given[name], shape, dtype)
+        if extra := sorted(given.keys() - wanted.keys()):
+            raise UsageError(f"{self.spec.name}: expected no {extra[0]}, got one")
+        if faces and level_map is not None and level_map.max() > MAX_LEVEL:
+            raise UsageError(f"{self.spec.name}: level_map: expected 0 to {MAX_LEVEL}, got {level_map.max()}")
         if not faces:
             return np.empty((0, len(self.spec.aus)), np.float32)
-        return self._session.run(crops, level_maps, au_centers)
+        return self.session.run(given)
 
-    def _check(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type = np.uint8) -> None:
+    def _check(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
         wanted = f"{np.dtype(dtype)} ({', '.join(['B', *map(str, shape[1:])])})"
         if not isinstance(array, np.ndarray):
             raise UsageError(f"{self.spec.name}: {name}: expected {wanted}, got {type(array).__name__}")
         if array.shape != shape or array.dtype != dtype:
             raise UsageError(f"{self.spec.name}: {name}: expected {wanted}, got {array.dtype} {array.shape}")
+        if dtype is np.float32 and not np.isfinite(array).all():
+            raise UsageError(f"{self.spec.name}: {name}: expected finite numbers, got others")
 
 
 def load_engine(

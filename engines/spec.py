@@ -8,10 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 CropKind = Literal["five_point", "box", "level_eyes", "nose_center"]
 
 AU_CENTERS = 20
 """The places on a face that `EngineSpec.au_centers` speaks of."""
+
+LANDMARKS = 468
+"""Points of the face mesh without the irises."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +69,12 @@ class EngineSpec:
     """At least `trained`: `untrained`, or what it was trained on."""
     au_centers: bool = False
     """Whether the network also reads where its crop shows the 20 AU centres of EAC-Net's Table I."""
+    neutral: bool = False
+    """Whether the network also reads the person's neutral face, aligned and exposed like the frame; black
+    where there is none."""
+    landmarks: bool = False
+    """Whether the network also reads the mesh points of the face and of its neutral, as seen from straight
+    ahead: `pipeline.geometry.frontal_points`; zeros where there is no neutral."""
     max_intensity: float | None = None
     """For a network that estimates intensities: its output times this is one; None for probabilities."""
 
@@ -100,11 +111,19 @@ class EngineSpec:
         frames = () if self.window == 1 else (self.window,)
         return (faces, *frames, self.crop.size_px, self.crop.size_px, 3)
 
-    def level_maps_shape(self, faces: int) -> tuple[int, int, int]:
-        """Shape of the uint8 level maps that go with them: (B, px, px)."""
-        return (faces, self.crop.size_px, self.crop.size_px)
+    def inputs(self, faces: int) -> dict[str, tuple[tuple[int, ...], type]]:
+        """Shape and dtype of everything that the network reads of so many faces, by name.
 
-    def au_centers_shape(self, faces: int) -> tuple[int, int, int]:
-        """Shape of the float32 AU centres that go with them, x and y as shares of the crop's side: (B, 20,
-        2)."""
-        return (faces, AU_CENTERS, 2)
+        crops: uint8 BGR, see `crops_shape`. level_map: uint8 (B, px, px), 0–5. au_centers: float32
+        (B, 20, 2), x and y as shares of the crop's side. neutral: uint8 BGR (B, px, px, 3). landmarks:
+        float32 (B, 2, 468, 3), the face and its neutral.
+        """
+        px = self.crop.size_px
+        beside: dict[str, tuple[tuple[int, ...], type]] = {
+            "level_map": ((faces, px, px), np.uint8),
+            "au_centers": ((faces, AU_CENTERS, 2), np.float32),
+            "neutral": ((faces, px, px, 3), np.uint8),
+            "landmarks": ((faces, 2, LANDMARKS, 3), np.float32),
+        }
+        read = {name: layout for name, layout in beside.items() if getattr(self, name)}
+        return {"crops": (self.crops_shape(faces), np.uint8)} | read

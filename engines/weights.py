@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from engines.bundle import WEIGHTS_FILE, Bundle, read_bundle, write_spec
 from engines.networks import build_network
 from engines.networks.base import AUNetwork
-from engines.spec import AU_CENTERS, EngineSpec
+from engines.spec import AU_CENTERS, LANDMARKS, EngineSpec
 from pipeline.errors import EngineError
 
 LOGIT_SPREAD = 1.5
@@ -157,8 +157,13 @@ def _logits(network: AUNetwork, generator: torch.Generator) -> Tensor:
     image = (image - mean) / std
     if network.temporal:
         return network(image.unflatten(0, (2, 2)))
+    beside: dict[str, Tensor] = {}
     if network.reads_au_centers:
-        return network(image, torch.rand((frames, AU_CENTERS, 2), generator=generator))
+        beside["au_centers"] = torch.rand((frames, AU_CENTERS, 2), generator=generator)
     if network.reads_level_map:
-        return network(image, torch.full((frames, network.input_px, network.input_px), 3, dtype=torch.uint8))
-    return network(image)
+        beside["level_map"] = torch.full((frames, *image.shape[2:]), 3, dtype=torch.uint8)
+    if network.reads_neutral:
+        beside["neutral"] = image.flip(0)
+    if network.reads_landmarks:
+        beside["landmarks"] = torch.randn((frames, 2, LANDMARKS, 3), generator=generator)
+    return network(image, **beside)

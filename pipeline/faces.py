@@ -5,24 +5,65 @@ their neutrals. Knows no sockets and no engines, only which crops they want.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.spec import CropSpec
+from engines.spec import CropSpec, EngineSpec
 from pipeline import align, exposure, mesh
+from pipeline.align import ALIGNED_PX
 from pipeline.diffmap import LEVELS, level_map
 from pipeline.errors import SourceError
-from pipeline.geometry import face_geometry, head_pose, head_rotation, is_frontal
+from pipeline.geometry import face_geometry, frontal_points, head_pose, head_rotation, is_frontal
 from pipeline.messages import FaceCrop, Frame, LevelShares, Quality
 from pipeline.neutral import Neutral, NeutralKeeper, NeutralPolicy
 from pipeline.photo import read_photo
 from pipeline.quality import blur, symmetry
 from pipeline.tracking import FaceTracker, Track
 
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Compared:
+    """A face beside its neutral, as far as engines ask for it."""
+
+    levels: NDArray[np.uint8] | None
+    shares: LevelShares | None
+    gain: float
+    offset: float
+    neutral_bgr: NDArray[np.uint8] | None
+
+
+_UNCOMPARED = _Compared(None, None, 1.0, 0.0, None)
 _BANDS = {"brows": (0.0, 0.33), "eyes": (0.33, 0.45), "mouth": (0.58, 1.0)}
 """Rows of the aligned crop, as shares of its height: above the eyes, the eyes, below the nose base."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the engines of a run ask of the face stage."""
+
+    crops: tuple[CropSpec, ...]
+    level_map: bool = False
+    neutral: bool = False
+    landmarks: bool = False
+
+    @classmethod
+    def by(cls, specs: Sequence[EngineSpec]) -> Wanted:
+        """What engines of these specs ask for together."""
+        return cls(
+            tuple(dict.fromkeys(spec.crop for spec in specs)),
+            any(spec.level_map for spec in specs),
+            any(spec.neutral for spec in specs),
+            any(spec.landmarks for spec in specs),
+        )
+
+    def pixels(self) -> list[tuple[int, int, int]]:
+        """Shapes of the uint8 arrays of one face."""
+        shapes = [(crop.size_px, crop.size_px, 3) for crop in self.crops]
+        shapes += [(ALIGNED_PX, ALIGNED_PX, 1)] * self.level_map
+        return shapes + [(ALIGNED_PX, ALIGNED_PX, 3)] * self.neutral
 
 
 class FaceStage:
@@ -30,16 +71,14 @@ class FaceStage:
 
     def __init__(
         self,
-        crops: Sequence[CropSpec],
-        wants_level_map: bool,
+        wanted: Wanted,
         policy: NeutralPolicy,
         max_faces: int,
         compensate_exposure: bool = True,
         tracker: FaceTracker | None = None,
     ) -> None:
         """tracker: one that was made beforehand, as that takes a quarter of a second."""
-        self._crops = tuple(dict.fromkeys(crops))
-        self._wants_level_map = wants_level_map
+        self._wanted = wanted
         self._compensate = compensate_exposure
         self._tracker = tracker or FaceTracker(max_faces)
         self._neutrals = NeutralKeeper(policy)
@@ -77,13 +116,17 @@ class FaceStage:
             face_px, blur(seen.aligned_bgr), symmetry(seen.aligned_bgr, aligned_xy), is_frontal(pose)
         )
         geometry = face_geometry(seen.points, rotation)
+        frontal = frontal_points(seen.points, rotation)
         self._seen_longest[track.face] = track.length
         state, held = self._neutrals.update(
-            track.face, largest, frame.stamp.pts_seconds, seen.aligned_bgr, geometry, pose, quality
+            track.face, largest, frame.stamp.pts_seconds, seen.aligned_bgr, frontal, geometry, pose, quality
         )
-        levels, shares, gain, offset = None, None, 1.0, 0.0
-        if self._wants_level_map:
-            levels, shares, gain, offset = self._compare(seen.aligned_bgr, aligned_xy, held)
+        compared = _UNCOMPARED
+        if self._wanted.level_map or self._wanted.neutral:
+            compared = self._compare(seen.aligned_bgr, aligned_xy, held)
+        landmarks = None
+        if self._wanted.landmarks:
+            landmarks = np.stack([frontal, np.zeros_like(frontal) if held is None else held.landmarks])
         return FaceCrop(
             face=track.face,
             track_index=track.length - 1,
@@ -94,25 +137,29 @@ class FaceStage:
             quality=quality,
             geometry=geometry,
             neutral=state,
-            exposure_gain=gain,
-            exposure_offset=offset,
-            crops_bgr={spec.name: self._cut(frame, track, spec) for spec in self._crops},
-            level_map=levels,
-            level_shares=shares,
+            exposure_gain=compared.gain,
+            exposure_offset=compared.offset,
+            crops_bgr={spec.name: self._cut(frame, track, spec) for spec in self._wanted.crops},
+            level_map=compared.levels,
+            level_shares=compared.shares,
+            neutral_bgr=compared.neutral_bgr,
+            landmarks=landmarks,
         )
 
     def _cut(self, frame: Frame, track: Track, spec: CropSpec) -> NDArray[np.uint8]:
         seen = track.seen
-        if spec.kind == "five_point" and spec.size_px == align.ALIGNED_PX:
+        if spec.kind == "five_point" and spec.size_px == ALIGNED_PX:
             return seen.aligned_bgr
         transform = align.crop_transform(spec, seen.points, seen.bbox_xyxy)
         return mesh.warp(frame.image_bgr, transform, spec.size_px)
 
     def _compare(
         self, aligned: NDArray[np.uint8], aligned_xy: NDArray[np.float64], held: Neutral | None
-    ) -> tuple[NDArray[np.uint8], LevelShares | None, float, float]:
+    ) -> _Compared:
+        wanted = self._wanted
         if held is None:
-            return np.zeros(aligned.shape[:2], np.uint8), None, 1.0, 0.0
+            levels = np.zeros(aligned.shape[:2], np.uint8) if wanted.level_map else None
+            return _Compared(levels, None, 1.0, 0.0, np.zeros_like(aligned) if wanted.neutral else None)
         mask = align.face_mask(aligned_xy)
         gain, offset = 1.0, 0.0
         reference = held.image_bgr
@@ -120,7 +167,13 @@ class FaceStage:
             gain, offset = exposure.match_exposure(aligned, reference, mask)
             reference = exposure.expose(reference, gain, offset)
         levels = level_map(aligned, reference, mask)
-        return levels, _shares(levels, mask), gain, offset
+        return _Compared(
+            levels if wanted.level_map else None,
+            _shares(levels, mask),
+            gain,
+            offset,
+            reference if wanted.neutral else None,
+        )
 
 
 def neutral_from_photo(path: Path) -> Neutral:
@@ -139,7 +192,8 @@ def neutral_from_photo(path: Path) -> Neutral:
         raise SourceError(
             f"--neutral {path}: no face found in the photo; expected a sharp, frontal face at rest"
         )
-    return Neutral(max(tracks, key=_face_px).seen.aligned_bgr, "given")
+    seen = max(tracks, key=_face_px).seen
+    return Neutral(seen.aligned_bgr, "given", frontal_points(seen.points, head_rotation(seen.points)))
 
 
 def _face_px(track: Track) -> float:

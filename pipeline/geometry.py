@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.spec import LANDMARKS
 from pipeline import mesh
 from pipeline.messages import Geometry, HeadPose
 
@@ -70,6 +71,23 @@ def head_pose(rotation: NDArray[np.float64]) -> HeadPose:
 
 def is_frontal(pose: HeadPose) -> bool:
     return abs(pose.yaw) <= FRONTAL_DEG and abs(pose.pitch) <= FRONTAL_DEG
+
+
+def frontal_points(points: NDArray[np.float32], rotation: NDArray[np.float64]) -> NDArray[np.float32]:
+    """The face as seen from straight ahead, (468, 3) float32, irises left out.
+
+    Units of the outer eye-corner distance, x right, y down; origin and scale by the points that no expression
+    moves, so that what a brow or a lip does shows where it happens.
+
+    Args:
+        points: 478×3, pixels.
+        rotation: `head_rotation`'s.
+    """
+    rigid = points[_RIGID_INDEX].astype(np.float64)
+    center = rigid.mean(0)
+    scale = np.sqrt(np.square(rigid - center).sum() / np.square(_RIGID_CENTERED).sum())
+    turned = (points[:LANDMARKS].astype(np.float64) - center) @ rotation
+    return (turned / scale + _RIGID_XYZ.mean(0)).astype(np.float32)
 
 
 def face_geometry(points: NDArray[np.float32], rotation: NDArray[np.float64]) -> Geometry:

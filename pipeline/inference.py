@@ -261,26 +261,19 @@ class InferStage:
 
 
 def _ask(engine: Engine, crop: FaceCrop) -> np.ndarray:
-    levels = _levels(crop)[None] if engine.spec.level_map else None
-    centers = _au_centers(engine, crop)[None] if engine.spec.au_centers else None
-    return _run_one(engine, crop.crops_bgr[engine.spec.crop.name], levels, centers)
+    spec = engine.spec
+    beside = {"level_map": crop.level_map, "neutral": crop.neutral_bgr, "landmarks": crop.landmarks}
+    if spec.au_centers:
+        beside["au_centers"] = align.au_centers_in_crop(spec.crop, crop.landmarks_px, crop.bbox_xyxy)
+    given = {}
+    for name in spec.inputs(1).keys() - {"crops"}:
+        array = beside[name]
+        if array is None:
+            raise ValueError(f"{name}: expected one for an engine that reads it, got None")
+        given[name] = array[None]
+    return _run_one(engine, crop.crops_bgr[spec.crop.name], **given)
 
 
-def _run_one(
-    engine: Engine,
-    pixels: np.ndarray,
-    level_maps: np.ndarray | None = None,
-    au_centers: np.ndarray | None = None,
-) -> np.ndarray:
-    probabilities: np.ndarray = engine.run(pixels[None], level_maps, au_centers)[0]
+def _run_one(engine: Engine, pixels: np.ndarray, **beside: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = engine.run(pixels[None], **beside)[0]
     return probabilities
-
-
-def _au_centers(engine: Engine, crop: FaceCrop) -> np.ndarray:
-    return align.au_centers_in_crop(engine.spec.crop, crop.landmarks_px, crop.bbox_xyxy)
-
-
-def _levels(crop: FaceCrop) -> np.ndarray:
-    if crop.level_map is None:
-        raise ValueError("level_map: expected one for an engine that reads it, got None")
-    return crop.level_map

@@ -12,7 +12,7 @@ from pipeline import neutral, profile, sources
 from pipeline.capture import captured_frames
 from pipeline.config import RunConfig
 from pipeline.errors import SourceError
-from pipeline.faces import FaceStage, neutral_from_photo
+from pipeline.faces import FaceStage, Wanted, neutral_from_photo
 from pipeline.header import engine_entry, header_row
 from pipeline.inference import InferStage, load_engines
 from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
@@ -112,12 +112,9 @@ class Run:
     def _stream(
         self, spec: SourceSpec, info: StreamInfo, ledger: Ledger
     ) -> Iterator[tuple[Frame, list[AUResult]]]:
-        crops = [engine.spec.crop for engine in self.engines]
-        wants_level_map = any(engine.spec.level_map for engine in self.engines)
+        wanted = Wanted.by([engine.spec for engine in self.engines])
         config = self.config
-        faces = FaceStage(
-            crops, wants_level_map, self._policy, config.max_faces, config.exposure_compensation
-        )
+        faces = FaceStage(wanted, self._policy, config.max_faces, config.exposure_compensation)
         infer = InferStage(self.engines, info.rate_hz, config.hop)
         for sink in self._sinks:
             sink.open_stream(info)

@@ -10,6 +10,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.spec import LANDMARKS
+
 SCHEMA_VERSION = 1
 MESH_POINTS = 478
 
@@ -152,6 +154,11 @@ class FaceCrop:
     level_map: NDArray[np.uint8] | None
     """224×224, 0–5, 0 outside the face mask; None when no engine in use asks for it."""
     level_shares: LevelShares | None
+    neutral_bgr: NDArray[np.uint8] | None = None
+    """224×224×3: the neutral, exposed like the frame, black where there is none; None when no engine asks."""
+    landmarks: NDArray[np.float32] | None = None
+    """2×468×3: the face and its neutral as `geometry.frontal_points`, zeros for no neutral; None when no
+    engine asks."""
 
     def __post_init__(self) -> None:
         _check_array("landmarks_px", self.landmarks_px, np.float32, (MESH_POINTS, 3))
@@ -159,6 +166,10 @@ class FaceCrop:
             _check_array(f"crops_bgr[{name!r}]", crop, np.uint8, (None, None, 3))
         if self.level_map is not None:
             _check_array("level_map", self.level_map, np.uint8, (None, None))
+        if self.neutral_bgr is not None:
+            _check_array("neutral_bgr", self.neutral_bgr, np.uint8, (None, None, 3))
+        if self.landmarks is not None:
+            _check_array("landmarks", self.landmarks, np.float32, (2, LANDMARKS, 3))
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,8 @@ class Neutral:
     """224×224×3."""
     state: NeutralState
     """`automatic` or `given`."""
+    landmarks: NDArray[np.float32]
+    """468×3: `geometry.frontal_points` of the neutral face."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,7 @@ class _Candidate:
     distance: float
     pts_seconds: float
     image_bgr: NDArray[np.uint8]
+    landmarks: NDArray[np.float32]
 
 
 @dataclass(eq=False)
@@ -112,6 +115,7 @@ class NeutralKeeper:
         largest: bool,
         pts_seconds: float,
         aligned_bgr: NDArray[np.uint8],
+        landmarks: NDArray[np.float32],
         geometry: Geometry,
         pose: HeadPose,
         quality: Quality,
@@ -121,6 +125,7 @@ class NeutralKeeper:
         Args:
             face: id of the person. largest: whether it is the largest face of the frame.
             aligned_bgr: 224×224×3 uint8, five-point aligned.
+            landmarks: 468×3 float32, `geometry.frontal_points`.
         """
         if self._policy.kind == "none":
             return "none", None
@@ -130,9 +135,11 @@ class NeutralKeeper:
             return ("given", self._policy.given) if face == self._given_to else ("none", None)
         person = self._people.setdefault(face, _Gathering(pts_seconds))
         if self._policy.kind == "first":
-            self._gather_first(person, pts_seconds, aligned_bgr, quality)
+            self._gather_first(person, _Candidate(quality.blur, pts_seconds, aligned_bgr, landmarks))
         else:
-            self._gather_rest(person, pts_seconds, aligned_bgr, rest_distance(geometry, pose, quality))
+            distance = rest_distance(geometry, pose, quality)
+            at_rest = None if distance is None else _Candidate(distance, pts_seconds, aligned_bgr, landmarks)
+            self._gather_rest(person, pts_seconds, at_rest)
         return (person.neutral.state, person.neutral) if person.neutral else ("estimating", None)
 
     def neutral_of(self, face: int) -> Neutral | None:
@@ -146,28 +153,24 @@ class NeutralKeeper:
         """Drop the people whose ids cannot return."""
         self._people = {face: person for face, person in self._people.items() if face in faces_in_use}
 
-    def _gather_first(
-        self, person: _Gathering, pts_seconds: float, aligned_bgr: NDArray[np.uint8], quality: Quality
-    ) -> None:
+    def _gather_first(self, person: _Gathering, candidate: _Candidate) -> None:
         """The first seconds of a track are neutral because the user says so; the sharpest frames serve."""
         if person.closed:
             return
-        if pts_seconds - person.began_pts_seconds < self._policy.first_seconds:
-            _keep_best(person, _Candidate(quality.blur, pts_seconds, aligned_bgr))
+        if candidate.pts_seconds - person.began_pts_seconds < self._policy.first_seconds:
+            _keep_best(person, candidate)
             return
         person.closed = True
         if person.candidates:
-            person.neutral = Neutral(_median([c.image_bgr for c in person.candidates]), "given")
+            person.neutral = _median(person.candidates, "given")
             person.candidates.clear()
 
-    def _gather_rest(
-        self, person: _Gathering, pts_seconds: float, aligned_bgr: NDArray[np.uint8], distance: float | None
-    ) -> None:
-        if distance is not None:
-            _keep_best(person, _Candidate(distance, pts_seconds, aligned_bgr))
+    def _gather_rest(self, person: _Gathering, pts_seconds: float, at_rest: _Candidate | None) -> None:
+        if at_rest is not None:
+            _keep_best(person, at_rest)
         enough = len(person.candidates) >= _FEWEST
         if enough and person.changed and pts_seconds - person.settled_pts_seconds >= _REFRESH_SECONDS:
-            person.neutral = Neutral(_median([c.image_bgr for c in person.candidates]), "automatic")
+            person.neutral = _median(person.candidates, "automatic")
             person.settled_pts_seconds, person.changed = pts_seconds, False
 
 
@@ -188,10 +191,12 @@ def _keep_best(person: _Gathering, candidate: _Candidate) -> None:
         person.changed = leaving is not candidate
 
 
-def _median(images: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    stack = np.stack(images)
-    middle = len(images) // 2
-    return np.ascontiguousarray(np.partition(stack, middle, axis=0)[middle])
+def _median(candidates: list[_Candidate], state: NeutralState) -> Neutral:
+    stack = np.stack([c.image_bgr for c in candidates])
+    middle = len(stack) // 2
+    image = np.ascontiguousarray(np.partition(stack, middle, axis=0)[middle])
+    landmarks = np.median([c.landmarks for c in candidates], axis=0).astype(np.float32)
+    return Neutral(image, state, landmarks)
 
 
 def parse_policy(text: str) -> NeutralPolicy | Path:

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from engines.spec import LANDMARKS
 from pipeline.align import ALIGNED_PX
 from pipeline.errors import OutputError, SourceError
 from pipeline.neutral import Neutral
 
-_VERSION = 1
+_VERSION = 2
 
 
 def save_profile(path: Path, neutral: Neutral) -> None:
@@ -26,7 +27,10 @@ def save_profile(path: Path, neutral: Neutral) -> None:
     try:
         with part.open("wb") as file:
             np.savez_compressed(
-                file, image_bgr=neutral.image_bgr, about=np.frombuffer(about.encode(), np.uint8)
+                file,
+                image_bgr=neutral.image_bgr,
+                landmarks=neutral.landmarks,
+                about=np.frombuffer(about.encode(), np.uint8),
             )
         part.replace(path)
     except OSError as error:
@@ -46,23 +50,25 @@ def load_profile(path: Path) -> Neutral:
         with np.load(path, allow_pickle=False) as archive:
             about: dict[str, Any] = json.loads(bytes(archive["about"]))
             image = np.ascontiguousarray(archive["image_bgr"])
+            # Asked for by name first: a profile of another version is to be called that.
+            landmarks = archive["landmarks"] if about.get("version") == _VERSION else np.zeros(0)
     except OSError as error:
         raise SourceError(
             f"{path}: cannot be read ({error.strerror or 'damaged'}); expected a neutral profile"
         ) from error
     except Exception as error:  # zipfile, zlib, json and numpy each raise their own on damage
         raise SourceError(f"{wrong} ({type(error).__name__})") from error
-    if (
-        about.get("format") != "austream-neutral"
-        or image.shape != (ALIGNED_PX, ALIGNED_PX, 3)
-        or image.dtype != np.uint8
-    ):
+    if about.get("format") != "austream-neutral":
         raise SourceError(wrong)
     if about.get("version") != _VERSION:
         raise SourceError(
             f"{path}: profile version {about.get('version')}, expected {_VERSION}; save it again"
         )
-    return Neutral(image, "given")
+    if image.shape != (ALIGNED_PX, ALIGNED_PX, 3) or image.dtype != np.uint8:
+        raise SourceError(wrong)
+    if landmarks.shape != (LANDMARKS, 3) or not np.isfinite(landmarks).all():
+        raise SourceError(wrong)
+    return Neutral(image, "given", landmarks.astype(np.float32))
 
 
 def save_main_neutral(target: str, held: Neutral | None) -> None:

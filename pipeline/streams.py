@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, StreamInfo
 from pipeline.ring import PixelRef, RingSpec, Slot, packed_bytes
 
-LEVEL_MAP = "level_map"
-"""What the level map is called among the pixels of a face; no crop has that name."""
+LEVEL_MAP, NEUTRAL = "level_map", "neutral"
+"""What these are called among the pixels of a face; no crop has such a name."""
 
 View = Callable[[PixelRef], NDArray[np.uint8]]
 """`Ring.view` or `Ring.copy`."""
@@ -56,8 +56,8 @@ class FacesPacket:
     crops: tuple[FaceCrop, ...]
     """Without their pixels."""
     pixels: tuple[Mapping[str, PixelRef], ...]
-    """For every face, by name of the crop and `level_map`: S×S×3 and 224×224 in a ring `crops.N`; all in one
-    slot."""
+    """For every face, by name of the crop, `level_map` and `neutral`: S×S×3 and 224×224 in a ring
+    `crops.N`; all in one slot."""
 
     def __post_init__(self) -> None:
         if len(self.crops) != len(self.pixels):
@@ -71,6 +71,8 @@ class FacesPacket:
             arrays = dict(crop.crops_bgr)
             if crop.level_map is not None:
                 arrays[LEVEL_MAP] = crop.level_map
+            if crop.neutral_bgr is not None:
+                arrays[NEUTRAL] = crop.neutral_bgr
             if arrays and slot is None:
                 raise ValueError("slot: expected one for faces with pixels, got None")
             pixels.append({name: slot.put(array) for name, array in arrays.items() if slot is not None})
@@ -81,8 +83,9 @@ class FacesPacket:
         return [
             replace(
                 crop,
-                crops_bgr={name: view(ref) for name, ref in refs.items() if name != LEVEL_MAP},
+                crops_bgr={name: view(ref) for name, ref in refs.items() if name not in (LEVEL_MAP, NEUTRAL)},
                 level_map=view(refs[LEVEL_MAP]) if LEVEL_MAP in refs else None,
+                neutral_bgr=view(refs[NEUTRAL]) if NEUTRAL in refs else None,
             )
             for crop, refs in zip(self.crops, self.pixels, strict=True)
         ]
@@ -95,7 +98,7 @@ class FacesPacket:
 
 def without_pixels(crop: FaceCrop) -> FaceCrop:
     """The face as it goes on the wire; what results carry to the sinks."""
-    return replace(crop, crops_bgr={}, level_map=None)
+    return replace(crop, crops_bgr={}, level_map=None, neutral_bgr=None)
 
 
 @dataclass(frozen=True, slots=True)

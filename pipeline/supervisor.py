@@ -279,9 +279,9 @@ class StreamedRun:
         sizes = [info.size_wh for info in self.infos]
         largest = (max(w for w, _ in sizes), max(h for _, h in sizes))
         specs = [resolve(name).spec for name in self.config.engine]
-        shapes = [(s.size_px, s.size_px, 3) for s in dict.fromkeys(spec.crop for spec in specs)]
-        if any(spec.level_map for spec in specs):
-            shapes.append((224, 224, 1))
+        from pipeline.faces import Wanted
+
+        shapes = Wanted.by(specs).pixels()
         to_sink = self.config.window or any(out.lower().endswith(".mp4") for out in self.config.out)
         rings = [frames_ring(largest, to_sink=to_sink), crops_ring(shapes, self.config.max_faces)]
         create_rings(folder, rings)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from train.recipe import AugmentTable
+from train.synth.head import mean_head
 
 Picture = NDArray[np.uint8]
 
@@ -34,7 +35,9 @@ class Change:
     hidden_level: int
     """What the level map shows there: something new before a face differs from its neutral, or does not."""
     neutral: bool
-    """Whether the level map is kept."""
+    """Whether the neutral face, and with it the level map, is kept."""
+    jitter: float
+    """How far a head's pose and proportions are misread, as a share."""
 
     def picture(self, crop: Picture, frame: int = 0) -> Picture:
         """(px, px, 3) BGR, changed; every frame of a window gets noise of its own."""
@@ -57,6 +60,33 @@ class Change:
             x, y, width, height = self.hidden
             out = out.copy()
             out[y : y + height, x : x + width] = self.hidden_bgr
+        return out
+
+    def neutral_face(self, face: Picture) -> Picture:
+        """(px, px, 3) BGR, moved and toned as the picture is; black where the neutral is left out."""
+        if not self.neutral or not face.any():
+            return np.zeros_like(face)
+        out = np.ascontiguousarray(face[:, ::-1]) if self.flip else face
+        if self.matrix is not None:
+            out = cv2.warpAffine(out, self.matrix, face.shape[1::-1], borderMode=cv2.BORDER_REPLICATE)
+        out = cv2.LUT(out, self.tone)
+        if self.hidden is not None and not self.hidden_level:
+            x, y, width, height = self.hidden
+            out[y : y + height, x : x + width] = self.hidden_bgr
+        return out
+
+    def landmarks(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(2, 468, 3), mirrored as the picture is, each face a little turned and stretched, as if the head
+        pose had been misread; without a neutral zeros."""
+        rng = np.random.default_rng(self.noise_seed)
+        out = points.copy()
+        if self.flip:
+            out = out[:, mean_head().mirror] * np.array((-1, 1, 1), np.float32)
+        there = self.neutral and bool(points[1].any())
+        jitter = rng.normal(0, self.jitter, (2, 3, 3)).astype(np.float32)
+        out += out @ jitter
+        out += rng.normal(0, 0.2 * self.jitter, out.shape).astype(np.float32)
+        out[1] *= there
         return out
 
     def levels(self, level_map: Picture) -> Picture:
@@ -99,6 +129,7 @@ def draw(table: AugmentTable, px: int, rng: np.random.Generator) -> Change:
         hidden_bgr=tuple(int(v) for v in rng.integers(0, 256, 3)),  # type: ignore[arg-type]
         hidden_level=int(rng.integers(0, 6)),
         neutral=bool(rng.uniform() >= table.neutral_dropout),
+        jitter=table.jitter,
     )
 
 

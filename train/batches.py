@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,15 +25,15 @@ class Batch:
 
     pictures: Tensor
     """uint8 BGR (B, px, px, 3) or (B, T, px, px, 3); for a phase on features float16 (B, T, C, H, W)."""
-    level_maps: Tensor | None
-    """uint8 (B, px, px), for a network that reads it."""
+    beside: Mapping[str, Tensor]
+    """What else the network reads, by name and as in `EngineSpec.inputs`."""
     occurrence: Tensor
     """uint8 (B, A), 0, 1 or 9: of the last frame of a window."""
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
-        levels = None if self.level_maps is None else self.level_maps.to(device, non_blocking=True)
-        return Batch(self.pictures.to(device, non_blocking=True), levels, self.occurrence.to(device))
+        beside = {name: tensor.to(device, non_blocking=True) for name, tensor in self.beside.items()}
+        return Batch(self.pictures.to(device, non_blocking=True), beside, self.occurrence.to(device))
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,8 @@ class Batches(Dataset[Batch]):
     items: NDArray[np.int64]
     """(k, T): rows of each sample or window that is trained on."""
     crop: str
-    level_map: bool
+    beside: tuple[str, ...]
+    """Of `level_map`, `neutral`, `landmarks`: what else the network reads."""
     table: AugmentTable | None
     """None: pictures as they are."""
     batch_size: int
@@ -65,7 +67,7 @@ class Batches(Dataset[Batch]):
         windows = self.items[chosen]
         occurrence = torch.from_numpy(self.pool.occurrence[windows[:, -1]])
         if self.features is not None:
-            return Batch(self.features.read(windows, self._rng(lap, k)), None, occurrence)
+            return Batch(self.features.read(windows, self._rng(lap, k)), {}, occurrence)
         table = self.table
         if table is None:
             changes: list[Change | None] = [None] * len(windows)
@@ -74,12 +76,17 @@ class Batches(Dataset[Batch]):
             changes = [draw(table, px, self._rng(lap, k, i)) for i in range(len(windows))]
         pairs = list(zip(windows, changes, strict=True))
         pictures = np.stack([self._pictures(rows, change) for rows, change in pairs])
-        levels = None
-        if self.level_map:
-            maps = self.pool.level_map(windows[:, -1])
-            changed = [m if c is None else c.levels(m) for m, c in zip(maps, changes, strict=True)]
-            levels = torch.from_numpy(np.stack(changed))
-        return Batch(torch.from_numpy(pictures), levels, occurrence)
+        beside = {name: torch.from_numpy(self._beside(name, windows[:, -1], changes)) for name in self.beside}
+        return Batch(torch.from_numpy(pictures), beside, occurrence)
+
+    def _beside(
+        self, name: str, rows: NDArray[np.int64], changes: Sequence[Change | None]
+    ) -> NDArray[np.generic]:
+        """One array per sample, changed as its picture is."""
+        arrays = getattr(self.pool, name)(rows)
+        change_of = {"level_map": "levels", "neutral": "neutral_face", "landmarks": "landmarks"}[name]
+        pairs = zip(arrays, changes, strict=True)
+        return np.stack([a if change is None else getattr(change, change_of)(a) for a, change in pairs])
 
     def order(self, lap: int) -> NDArray[np.int64]:
         """Which items the batches of a pass consist of.
@@ -111,6 +118,11 @@ class Batches(Dataset[Batch]):
         return changed[0] if len(rows) == 1 else changed
 
 
+def _alone(worker: int) -> None:  # noqa: ARG001
+    """A worker keeps to one thread: the others belong to the training."""
+    cv2.setNumThreads(1)
+
+
 def stream(batches: Batches, begin: int, end: int, workers: int, device: torch.device) -> Iterator[Batch]:
     """Batches begin … end − 1, prepared by other processes where there are workers."""
     loader: Any = DataLoader(
@@ -122,6 +134,7 @@ def stream(batches: Batches, begin: int, end: int, workers: int, device: torch.d
         pin_memory=device.type == "cuda",
         multiprocessing_context="spawn" if workers else None,
         prefetch_factor=4 if workers else None,
+        worker_init_fn=_alone,
     )
     yield from loader
 

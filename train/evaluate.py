@@ -132,7 +132,8 @@ def judged(pool: Pool, spec: EngineSpec, hop: int = HOP) -> NDArray[np.int64]:
 
 def plain_batches(pool: Pool, spec: EngineSpec, items: NDArray[np.int64], batch_size: int = 16) -> Batches:
     """Samples or windows as they are, in their order."""
-    return Batches(pool, items, spec.crop.name, spec.level_map, None, batch_size, shuffle=False)
+    beside = tuple(name for name in spec.inputs(1) if name != "crops")
+    return Batches(pool, items, spec.crop.name, beside, None, batch_size, shuffle=False)
 
 
 def evaluate(target: str, data: Sequence[Path], threads: int | None = None, hop: int = HOP) -> Evaluation:
@@ -164,8 +165,8 @@ def _engine(target: str, threads: int | None) -> tuple[EngineSpec, Probabilities
         found = []
         for number in range(len(batches)):
             batch = batches[number]
-            levels = None if batch.level_maps is None else batch.level_maps.numpy()
-            found.append(engine.run(batch.pictures.numpy(), levels))
+            beside = {name: tensor.numpy() for name, tensor in batch.beside.items()}
+            found.append(engine.run(batch.pictures.numpy(), **beside))
             progress.step(sum(map(len, found)))
         progress.close()
         return np.concatenate(found)

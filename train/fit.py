@@ -9,6 +9,7 @@ OUT/features/              what a phase on cached features reads
 
 from __future__ import annotations
 
+import fcntl
 import json
 import sys
 import time
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -94,7 +95,6 @@ class Run:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"--out {out}: cannot make it: {error.strerror}") from None
-        write_whole(out / "recipe.json", (json.dumps(plain(recipe), indent=2) + "\n").encode())
 
     def _check_labels(self) -> None:
         """Something to learn of every AU."""
@@ -111,6 +111,7 @@ class Run:
         Raises:
             AustreamError: a loss that is no number, a full disk, no windows in the data.
         """
+        write_whole(self.out / "recipe.json", (json.dumps(plain(self.recipe), indent=2) + "\n").encode())
         begin = int(self.facts.get("phase", 0))
         for index in range(begin, len(self.recipe.phase)):
             self._train_phase(index)
@@ -184,7 +185,7 @@ class Run:
             pool=self.pool,
             items=items,
             crop=spec.crop.name,
-            level_map=spec.level_map,
+            beside=tuple(name for name in spec.inputs(1) if name != "crops"),
             table=recipe.augment,
             batch_size=phase.batch_size,
             shuffle=True,
@@ -301,6 +302,21 @@ def _published(path: Path) -> Mapping[str, Tensor]:
         raise SourceError(f"initial: {path}: cannot read it: {str(error).splitlines()[0]}") from None
 
 
+def _alone_in(out: Path) -> IO[bytes]:
+    """A file that is locked by this process as long as it is open.
+
+    Raises:
+        UsageError: another process trains in the folder.
+    """
+    lock = (out / "lock").open("wb")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.close()
+        raise UsageError(f"{out}: another run is at work in it; wait for it, or give another --out") from None
+    return lock
+
+
 def fit(recipe: Recipe, out: Path) -> None:
     """Train by a recipe in a folder, or go on there.
 
@@ -308,7 +324,9 @@ def fit(recipe: Recipe, out: Path) -> None:
         AustreamError: with one line that says what is wrong.
     """
     try:
-        Run(recipe, out).train()
+        run = Run(recipe, out)
+        with _alone_in(out):
+            run.train()
     except AustreamError:
         raise
     except OSError as error:

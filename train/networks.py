@@ -53,8 +53,6 @@ class Learner(nn.Module):
         network: Any = self.network
         if batch.pictures.is_floating_point():
             logits = network.head(network.fuse(batch.pictures.to(torch.float32)))[0]
-        elif batch.level_maps is None:
-            logits = network(self.engine.images(batch.pictures))
         else:
-            logits = network(self.engine.images(batch.pictures), batch.level_maps)
+            logits = self.engine.logits(batch.pictures, **batch.beside)
         return logits.to(torch.float32)

@@ -89,6 +89,14 @@ class Pool:
         """(k, 224, 224), 0–5."""
         return self._read(rows, lambda samples, inner: samples.level_map(inner))
 
+    def neutral(self, rows: Rows) -> NDArray[np.uint8]:
+        """(k, 224, 224, 3) BGR: each sample's neutral face, exposed like its crop, black for none."""
+        return self._read(rows, lambda samples, inner: samples.neutral_exposed(inner))
+
+    def landmarks(self, rows: Rows) -> NDArray[np.float32]:
+        """(k, 2, 468, 3): each face and its neutral from straight ahead, zeros where there is none."""
+        return self._read(rows, lambda samples, inner: samples.landmarks(inner))
+
     def clip(self, rows: Rows) -> Rows:
         """(k,): a number for each row's clip, no other folder's; all stills of a folder share one."""
         folder = np.searchsorted(self.starts, rows, side="right") - 1

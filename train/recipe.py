@@ -38,6 +38,10 @@ class EngineTable:
     variant: Mapping[str, Any] = field(default_factory=dict)
     level_map: bool = False
     """Whether it also reads the level map."""
+    neutral: bool = False
+    """Whether it also reads the neutral face."""
+    landmarks: bool = False
+    """Whether it also reads the mesh points of the face and its neutral."""
     window: int = 1
     rate_hz: float | None = None
     """Frames a second of the clips that a temporal network is trained on."""
@@ -87,12 +91,15 @@ class AugmentTable:
     erase: float = 0.0
     """Share of samples of which a rectangle is hidden."""
     neutral_dropout: float = 0.0
-    """Share of samples whose level map is emptied, as where a stream has no neutral yet."""
+    """Share of samples whose neutral is left out, as where a stream has none yet."""
+    jitter: float = 0.01
+    """How far landmarks are turned and stretched, as a share: the head's pose is never read exactly."""
 
     def __post_init__(self) -> None:
         _require(self, 0, 1, "flip", "jpeg", "erase", "neutral_dropout")
         _require(self, 0, 0.9, "contrast", "colour", "scale")
         _require(self, 0, 100, "brightness", "noise", "shift_px")
+        _require(self, 0, 0.3, "jitter")
         _require(self, 0, 20, "blur")
         _require(self, 0, 180, "rotate_deg")
 
@@ -206,6 +213,8 @@ class Recipe:
                 variant=variant,
                 crop=CropSpec(kind, int(size)),  # type: ignore[arg-type]
                 level_map=self.engine.level_map,
+                neutral=self.engine.neutral,
+                landmarks=self.engine.landmarks,
                 window=window,
                 rate_hz=self.engine.rate_hz if window > 1 else None,
                 aus=self.engine.aus,

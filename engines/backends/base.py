@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,10 +19,8 @@ if TYPE_CHECKING:
 class Session(Protocol):
     """A compiled engine, loaded and ready; any number of threads may use it."""
 
-    def run(
-        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
-    ) -> np.ndarray:
-        """Probabilities, float32 (B, n_aus), of checked inputs: the shapes of `ExportedEngine.forward`."""
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """Probabilities, float32 (B, n_aus), of checked inputs: those of `EngineSpec.inputs`."""
         ...
 
 

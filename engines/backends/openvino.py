@@ -55,18 +55,13 @@ class OpenVINOSession:
         self._requests = requests
         self._n_aus = len(spec.aus)
 
-    def run(
-        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
-    ) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """See `Session`."""
-        probabilities = np.empty((len(crops), self._n_aus), np.float32)
-        for face in range(len(crops)):
-            inputs = {"crops": crops[face : face + 1]}
-            if level_maps is not None:
-                inputs["level_map"] = level_maps[face : face + 1]
-            if au_centers is not None:
-                inputs["au_centers"] = au_centers[face : face + 1]
-            probabilities[face] = self._requests.infer(inputs)[0]
+        faces = len(inputs["crops"])
+        probabilities = np.empty((faces, self._n_aus), np.float32)
+        for face in range(faces):
+            one = {name: array[face : face + 1] for name, array in inputs.items()}
+            probabilities[face] = self._requests.infer(one)[0]
         return probabilities
 
 
@@ -108,13 +103,8 @@ class OpenVINOBackend(Backend):
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
         from engines.winograd_graph import by_product, by_winograd
 
-        shapes: dict[str, tuple[tuple[int, ...], type]] = {"crops": (spec.crops_shape(1), np.uint8)}
-        if spec.level_map:
-            shapes["level_map"] = (spec.level_maps_shape(1), np.uint8)
-        if spec.au_centers:
-            shapes["au_centers"] = (spec.au_centers_shape(1), np.float32)
         with by_winograd(engine.network, engine.network.winograd_from), by_product(engine.network):
-            _convert(engine, shapes, precision, folder / _FILE)
+            _convert(engine, spec.inputs(1), precision, folder / _FILE)
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
         """See `Backend`."""

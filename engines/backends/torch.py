@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,16 +27,12 @@ class TorchSession:
     def __init__(self, engine: ExportedEngine) -> None:
         self._engine = engine
 
-    def run(
-        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
-    ) -> np.ndarray:
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """See `Session`."""
         # from_numpy wants writable memory; crops may be views of a read-only ring.
-        inputs = {"crops": crops, "level_map": level_maps, "au_centers": au_centers}
         tensors = {
             name: torch.from_numpy(np.require(array, requirements=["C", "W"]))
             for name, array in inputs.items()
-            if array is not None
         }
         with torch.inference_mode():
             return self._engine(**tensors).numpy()

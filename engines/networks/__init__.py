@@ -19,6 +19,7 @@ NETWORKS = {
     "arl": "arl.ARL",
     "eacnet": "eacnet.EACNet",
     "tranet": "tranet.TRANet",
+    "delta": "delta.Delta",
 }
 """Name → module in this package and class."""
 
@@ -42,14 +43,11 @@ def build_network(spec: EngineSpec) -> AUNetwork:
         network: AUNetwork = network_class(len(spec.aus), **spec.variant)
     except UsageError as error:
         raise EngineError(f"{spec.name}: {error}") from None
-    if spec.level_map != network.reads_level_map:
-        raise EngineError(
-            f"{spec.name}: level_map is {spec.level_map}, its network {spec.network} needs the opposite"
-        )
-    if spec.au_centers != network.reads_au_centers:
-        raise EngineError(
-            f"{spec.name}: au_centers is {spec.au_centers}, its network {spec.network} needs the opposite"
-        )
+    for name in ("level_map", "au_centers", "neutral", "landmarks"):
+        if getattr(spec, name) != getattr(network, f"reads_{name}"):
+            raise EngineError(
+                f"{spec.name}: {name} is {getattr(spec, name)}, its network {spec.network} needs the opposite"
+            )
     if (spec.window > 1) != network.temporal:
         wanted = "more than 1 frame" if network.temporal else "1 frame"
         raise EngineError(f"{spec.name}: window is {spec.window}, its network {spec.network} reads {wanted}")

@@ -20,6 +20,10 @@ class AUNetwork(nn.Module):
     """Whether it reads the level map too, (B, px, px)."""
     reads_au_centers: bool = False
     """Whether it reads the AU centres too, (B, 20, 2): see `EngineSpec.au_centers`."""
+    reads_neutral: bool = False
+    """Whether it reads the neutral face too, scaled like the picture: see `EngineSpec.neutral`."""
+    reads_landmarks: bool = False
+    """Whether it reads the mesh points too, (B, 2, 468, 3): see `EngineSpec.landmarks`."""
     frozen: tuple[str, ...] = ()
     """How the names of the parameters begin that its paper leaves at their published values in training."""
     winograd_from: int | None = None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from engines.bundle import resolve
 from pipeline import diffmap, neutral, profile
 from pipeline.errors import OutputError
-from pipeline.faces import FaceStage
+from pipeline.faces import FaceStage, Wanted
 from pipeline.messages import Frame
 from pipeline.neutral import NeutralPolicy
 from pipeline.stages.worker import NEUTRAL_FILE, Worker
@@ -21,8 +21,7 @@ def run(worker: Worker) -> None:
     # What takes long is made while the engines load, not when the first frame waits.
     diffmap.preload()
     tracker: FaceTracker | None = FaceTracker(config.max_faces)
-    specs = [resolve(name).spec for name in config.engine]
-    crops, wants_level_map = [spec.crop for spec in specs], any(spec.level_map for spec in specs)
+    wanted = Wanted.by([resolve(name).spec for name in config.engine])
     worker.ready()
     if not worker.wait_for_start():
         return
@@ -36,7 +35,7 @@ def run(worker: Worker) -> None:
             stream = message.info.stream
             first = first or stream
             stages[stream] = FaceStage(
-                crops, wants_level_map, policy, config.max_faces, config.exposure_compensation, tracker
+                wanted, policy, config.max_faces, config.exposure_compensation, tracker
             )
             tracker = None
             sender.send(message)

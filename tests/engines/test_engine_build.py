@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,8 @@ class Constant:
     def __init__(self, value: float, n_aus: int = 13) -> None:
         self.answer = np.full((1, n_aus), value, np.float32)
 
-    def run(
-        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
-    ) -> np.ndarray:
-        assert crops.dtype == np.uint8
-        assert level_maps is None or level_maps.max() <= 5
-        assert au_centers is None or au_centers.dtype == np.float32
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        assert inputs["crops"].dtype == np.uint8
         return self.answer
 
 
@@ -56,12 +53,12 @@ def test_satnet_on_openvino_is_the_network(satnet_openvino: Engine) -> None:
     assert satnet_openvino.parity.decisions == 5 * 13
 
 
-@pytest.mark.parametrize("name", ["arl", "eacnet", "tranet"])
-def test_the_other_papers_on_openvino_are_their_networks(name: str) -> None:
+@pytest.mark.parametrize("name", ["arl", "eacnet", "tranet", "delta"])
+def test_the_others_on_openvino_are_their_networks(name: str) -> None:
     engine = load_engine(name, "openvino")
     assert engine.parity.max_abs < 1e-4
     assert engine.parity.decisions_changed == 0
-    assert engine.parity.decisions == 5 * 13
+    assert engine.parity.decisions == 5 * len(engine.spec.aus)
 
 
 def test_iarl_is_arl_but_for_what_its_output_means() -> None:
@@ -71,28 +68,26 @@ def test_iarl_is_arl_but_for_what_its_output_means() -> None:
     assert arl.random_seed == iarl.random_seed
 
 
-@pytest.mark.parametrize("name", ["cednn", "satnet", "arl", "eacnet", "tranet"])
+@pytest.mark.parametrize("name", ["cednn", "satnet", "arl", "eacnet", "tranet", "delta"])
 def test_parity_inputs_are_seeded_and_varied(name: str) -> None:
     spec = resolve(name).spec
     once, again = dict(parity_inputs(spec)), dict(parity_inputs(spec))
     assert list(once) == ["noise", "gradients", "more gradients", "black", "white"]
-    for kind, (crops, level_maps, au_centers) in once.items():
-        assert crops.shape == spec.crops_shape(1)
-        assert crops.dtype == np.uint8
-        assert np.array_equal(crops, again[kind][0])
-        assert (level_maps is not None) == spec.level_map
-        assert (au_centers is not None) == spec.au_centers
-        if au_centers is not None:
-            assert np.array_equal(au_centers, again[kind][2])
-            assert au_centers.min() < 0 < 1 < au_centers.max()
-        if level_maps is not None:
-            assert np.array_equal(level_maps, again[kind][1])
-            assert set(np.unique(level_maps)) == set(range(6))
-    assert once["black"][0].max() == 0
-    assert once["white"][0].min() == 255
-    assert not np.array_equal(once["gradients"][0], once["more gradients"][0])
+    for kind, inputs in once.items():
+        assert {name: (a.shape, a.dtype.type) for name, a in inputs.items()} == spec.inputs(1)
+        assert all(np.array_equal(array, again[kind][name]) for name, array in inputs.items())
+        if spec.au_centers:
+            assert inputs["au_centers"].min() < 0 < 1 < inputs["au_centers"].max()
+        if spec.level_map:
+            assert set(np.unique(inputs["level_map"])) == set(range(6))
+        if spec.neutral:
+            assert inputs["neutral"].any() == inputs["landmarks"][:, 1].any() == (kind != "black")
+    crops = {kind: inputs["crops"] for kind, inputs in once.items()}
+    assert crops["black"].max() == 0
+    assert crops["white"].min() == 255
+    assert not np.array_equal(crops["gradients"], crops["more gradients"])
     if spec.window > 1:  # frames differ, or the order of a window would not be checked
-        assert not np.array_equal(once["gradients"][0][0, 0], once["gradients"][0][0, 1])
+        assert not np.array_equal(crops["gradients"][0, 0], crops["gradients"][0, 1])
 
 
 def test_compare_counts() -> None:

@@ -58,7 +58,7 @@ def reseal(bundle: Bundle) -> Bundle:
 
 def test_the_bundled_engines() -> None:
     specs = {bundle.spec.name: bundle.spec for bundle in list_bundles()}
-    assert list(specs) == ["arl", "cednn", "eacnet", "iarl", "satnet", "tranet"]
+    assert list(specs) == ["arl", "cednn", "delta", "eacnet", "iarl", "satnet", "tranet"]
     for name, spec in specs.items():
         assert list(spec.aus) == AUS
         # An intensity of 2 of 5 is where the papers begin to call an AU active.
@@ -85,7 +85,7 @@ def test_reading_bundles_needs_no_torch() -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(
         UsageError,
-        match=r"unknown engine 'cedn': expected arl or cednn or eacnet or iarl or satnet or tranet",
+        match=r"unknown engine 'cedn': expected arl or cednn or delta or eacnet or iarl or satnet or tranet",
     ):
         resolve("cedn")
 

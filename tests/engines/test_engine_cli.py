@@ -12,7 +12,7 @@ import pytest
 from engines.__main__ import main, table
 from engines.runtime import Engine
 
-BUNDLES = ["arl", "cednn", "eacnet", "iarl", "satnet", "tranet"]
+BUNDLES = ["arl", "cednn", "delta", "eacnet", "iarl", "satnet", "tranet"]
 
 
 def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -85,7 +85,8 @@ def test_build_parity_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path
         (
             ["build", "nobody"],
             2,
-            "engines: unknown engine 'nobody': expected arl or cednn or eacnet or iarl or satnet or tranet",
+            "engines: unknown engine 'nobody': expected arl or cednn or delta or eacnet or iarl or satnet or "
+            "tranet",
         ),
         (["build", "cednn", "--backend", "tpu"], 2, "engines: unknown backend 'tpu'"),
         (["build", "cednn", "--precision", "int3"], 2, "engines: unknown precision 'int3'"),

@@ -95,11 +95,11 @@ LEVELS = np.zeros((1, 224, 224), np.uint8)
         (CROPS[:, :200], LEVELS, r"crops: expected .*, got uint8 \(1, 200, 224, 3\)"),
         (CROPS[0], LEVELS, "crops: expected"),
         (CROPS.tolist(), LEVELS, "crops: expected .*, got list"),
-        (CROPS, None, "expected level_maps beside the crops"),
-        (CROPS, LEVELS[0], "level_maps: expected uint8"),
-        (CROPS, LEVELS.astype(bool), "level_maps: expected uint8 .*, got bool"),
-        (CROPS, np.zeros((2, 224, 224), np.uint8), "level_maps: expected"),
-        (CROPS, LEVELS + 255, "level_maps: expected 0 to 5, got 255"),
+        (CROPS, None, "expected level_map beside the crops"),
+        (CROPS, LEVELS[0], "level_map: expected uint8"),
+        (CROPS, LEVELS.astype(bool), "level_map: expected uint8 .*, got bool"),
+        (CROPS, np.zeros((2, 224, 224), np.uint8), "level_map: expected"),
+        (CROPS, LEVELS + 255, "level_map: expected 0 to 5, got 255"),
     ],
 )
 def test_wrong_inputs(cednn_openvino: Engine, crops: object, levels: object, message: str) -> None:
@@ -108,7 +108,7 @@ def test_wrong_inputs(cednn_openvino: Engine, crops: object, levels: object, mes
 
 
 def test_level_maps_for_an_engine_without(satnet_openvino: Engine) -> None:
-    with pytest.raises(UsageError, match="expected no level_maps"):
+    with pytest.raises(UsageError, match="expected no level_map"):
         satnet_openvino.run(np.zeros((1, 16, 224, 224, 3), np.uint8), LEVELS)
     with pytest.raises(UsageError, match=r"\(B, 16, 224, 224, 3\)"):
         satnet_openvino.run(CROPS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from engines.bundle import resolve
@@ -41,9 +42,9 @@ def test_a_crop_has_a_kind_and_a_size() -> None:
 def test_shapes() -> None:
     cednn, satnet = resolve("cednn").spec, resolve("satnet").spec
     assert cednn.crops_shape(2) == (2, 224, 224, 3)
-    assert cednn.level_maps_shape(2) == (2, 224, 224)
+    assert cednn.inputs(2)["level_map"] == ((2, 224, 224), np.uint8)
     assert satnet.crops_shape(2) == (2, 16, 224, 224, 3)
-    assert resolve("eacnet").spec.au_centers_shape(3) == (3, 20, 2)
+    assert resolve("eacnet").spec.inputs(3)["au_centers"] == ((3, 20, 2), np.float32)
     assert [resolve(name).spec.crop.name for name in ("arl", "iarl", "eacnet", "tranet")] == [
         "level_eyes_176",
         "level_eyes_176",

@@ -34,9 +34,9 @@ class CountingEngine:
         self.centers: np.ndarray | None = None
 
     def run(
-        self, crops: np.ndarray, level_maps: np.ndarray | None = None, au_centers: np.ndarray | None = None
+        self, crops: np.ndarray, level_map: np.ndarray | None = None, au_centers: np.ndarray | None = None
     ) -> np.ndarray:
-        self.asked.append((crops.shape, level_maps is not None))
+        self.asked.append((crops.shape, level_map is not None))
         self.centers = au_centers
         means = crops.reshape(len(crops), -1).mean(1) / 255
         return np.stack([means, means], axis=1).astype(np.float32)

@@ -68,11 +68,15 @@ def look():
     detector.close()
 
 
+LANDMARKS_AT_REST = np.random.default_rng(0).normal(size=(468, 3)).astype(np.float32)
+
+
 def watch(keeper: NeutralKeeper, seen: Look, seconds: float, begin: float = 0.0, rate: float = 25.0):
     """Hold one look for so long; the last state and neutral."""
     state = None
     for i in range(round(seconds * rate)):
-        state = keeper.update(0, True, begin + i / rate, seen.aligned, seen.geometry, seen.pose, seen.quality)
+        measured = (LANDMARKS_AT_REST, seen.geometry, seen.pose, seen.quality)
+        state = keeper.update(0, True, begin + i / rate, seen.aligned, *measured)
     return state
 
 
@@ -148,7 +152,7 @@ def test_people_have_neutrals_of_their_own() -> None:
     for i in range(25):
         for face, value in ((0, 10), (1, 200)):
             image = np.full((224, 224, 3), value, np.uint8)
-            keeper.update(face, face == 0, i / 25, image, AVERAGE, STRAIGHT, SHARP)
+            keeper.update(face, face == 0, i / 25, image, LANDMARKS_AT_REST, AVERAGE, STRAIGHT, SHARP)
     assert keeper.neutral_of(0).image_bgr.max() == 10
     assert keeper.neutral_of(1).image_bgr.min() == 200
     assert keeper.neutral_of(2) is None
@@ -164,28 +168,29 @@ def test_the_first_seconds_count_whatever_they_show(look) -> None:
 
 
 def test_a_given_neutral_belongs_to_the_largest_face_and_stays_with_it() -> None:
-    held = Neutral(np.full((224, 224, 3), 99, np.uint8), "automatic")
+    held = Neutral(np.full((224, 224, 3), 99, np.uint8), "automatic", LANDMARKS_AT_REST)
     keeper = NeutralKeeper(given(held))
     image = np.zeros((224, 224, 3), np.uint8)
-    assert keeper.update(0, False, 0.0, image, AVERAGE, STRAIGHT, SHARP) == ("none", None)
-    state, neutral = keeper.update(1, True, 0.0, image, AVERAGE, STRAIGHT, SHARP)
+    assert keeper.update(0, False, 0.0, image, LANDMARKS_AT_REST, AVERAGE, STRAIGHT, SHARP) == ("none", None)
+    state, neutral = keeper.update(1, True, 0.0, image, LANDMARKS_AT_REST, AVERAGE, STRAIGHT, SHARP)
     assert state == "given"
     assert neutral.image_bgr.max() == 99
-    assert keeper.update(0, True, 0.1, image, AVERAGE, STRAIGHT, SHARP) == ("none", None)
+    assert keeper.update(0, True, 0.1, image, LANDMARKS_AT_REST, AVERAGE, STRAIGHT, SHARP) == ("none", None)
 
 
 def test_a_profile_comes_back_as_it_was_saved(tmp_path: Path) -> None:
     image = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8)
-    profile.save_profile(tmp_path / "me.npz", Neutral(image, "automatic"))
+    profile.save_profile(tmp_path / "me.npz", Neutral(image, "automatic", LANDMARKS_AT_REST))
     loaded = profile.load_profile(tmp_path / "me.npz")
     np.testing.assert_array_equal(loaded.image_bgr, image)
+    np.testing.assert_array_equal(loaded.landmarks, LANDMARKS_AT_REST)
     assert loaded.state == "given"
     assert [p.name for p in tmp_path.iterdir()] == ["me.npz"]
 
 
 def test_a_damaged_or_foreign_profile_is_refused_in_one_line(tmp_path: Path) -> None:
     good = tmp_path / "good.npz"
-    profile.save_profile(good, Neutral(np.zeros((224, 224, 3), np.uint8), "given"))
+    profile.save_profile(good, Neutral(np.zeros((224, 224, 3), np.uint8), "given", LANDMARKS_AT_REST))
     cut = tmp_path / "cut.npz"
     cut.write_bytes(good.read_bytes()[:-200])
     foreign = tmp_path / "foreign.npz"

@@ -44,8 +44,7 @@ def test_a_bundle_is_the_run(run: Path, bars: Path, tmp_path: Path) -> None:
     pool = Pool.open([bars], spec.aus)
     batches = plain_batches(pool, spec, judged(pool, spec), batch_size=40)
     batch = batches[0]
-    assert batch.level_maps is not None
-    found = engine.run(batch.pictures.numpy(), batch.level_maps.numpy())
+    found = engine.run(batch.pictures.numpy(), batch.beside["level_map"].numpy())
     present = pool.occurrence == 1
     assert ((found >= np.array(spec.thresholds)) == present).mean() > 0.9
 

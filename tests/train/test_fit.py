@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -226,6 +227,15 @@ def test_recipe_and_data_must_go_together(small: Make, small_table: Any, tmp_pat
         with pytest.raises(kind, match=match) as caught:
             fit(small(**changes), tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_two_runs_in_one_folder_are_one_too_many(small: Make, tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="another run is at work in it"):
+            fit(small({"epochs": 1, "steps_per_epoch": 1}), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+    fit(small({"epochs": 1, "steps_per_epoch": 1}), tmp_path)
 
 
 def test_a_folder_of_another_recipe_is_left_alone(small: Make, tmp_path: Path) -> None:

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from patterns import clips, shard, stills, writer
 
 from pipeline.errors import UsageError
+from pipeline.geometry import frontal_points, head_rotation
+from pipeline.tracking import FaceTracker
 from train import metrics, thresholds
 from train.augment import draw
 from train.batches import Batches
@@ -78,6 +81,36 @@ def test_each_kind_of_change_shows() -> None:
     assert 0.22 < np.mean(dropped) < 0.38
 
 
+def test_the_neutral_goes_with_its_face() -> None:
+    rng = np.random.default_rng(2)
+    face = rng.integers(1, 255, (224, 224, 3), dtype=np.uint8)
+    table = AugmentTable(flip=0.5, rotate_deg=6, scale=0.06, shift_px=6, contrast=0.2)
+    for seed in range(10):
+        change = draw(table, 224, np.random.default_rng(seed))
+        assert np.array_equal(change.neutral_face(face), change.picture(face))
+    assert not change.neutral_face(np.zeros_like(face)).any()
+    without = draw(replace(table, neutral_dropout=1.0), 224, rng)
+    assert not without.neutral_face(face).any()
+    points = rng.normal(size=(2, 468, 3)).astype(np.float32)
+    assert not without.landmarks(points)[1].any()
+    assert without.landmarks(points)[0].any()
+
+
+def test_mirrored_landmarks_are_those_of_the_mirrored_picture() -> None:
+    picture = np.ascontiguousarray(skimage.data.astronaut()[..., ::-1])
+    tracker = FaceTracker(max_faces=1)
+    found = []
+    for image in (picture, np.ascontiguousarray(picture[:, ::-1])):
+        points = tracker.update(image, 0.0)[0].seen.points
+        found.append(frontal_points(points, head_rotation(points)))
+        tracker.reset()
+    tracker.close()
+    change = draw(replace(NONE, flip=1.0, jitter=0.0), 224, np.random.default_rng(0))
+    mirrored = change.landmarks(np.stack([found[0], found[0]]))
+    assert np.array_equal(mirrored[0], mirrored[1])
+    assert np.abs(mirrored[0] - found[1]).mean() < 0.01
+
+
 def test_frames_of_a_window_share_everything_but_noise() -> None:
     crop = np.full((224, 224, 3), 128, np.uint8)
     change = draw(replace(NONE, noise=20.0), 224, np.random.default_rng(0))
@@ -128,7 +161,7 @@ def test_windows_of_a_pool_stay_in_their_folder(tmp_path: Path) -> None:
 
 def batches_of(bars: Path, **changes: object) -> Batches:
     pool = Pool.open([bars], ["AU01", "AU12"])
-    made = Batches(pool, np.arange(40)[:, None], "box_224", True, AugmentTable(noise=3), 6, True)
+    made = Batches(pool, np.arange(40)[:, None], "box_224", ("level_map",), AugmentTable(noise=3), 6, True)
     return replace(made, **changes)  # type: ignore[arg-type]
 
 
@@ -145,9 +178,7 @@ def test_every_pass_has_each_sample_at_most_once(bars: Path) -> None:
 def test_a_batch_is_a_function_of_its_number(bars: Path) -> None:
     one, other = batches_of(bars)[13], batches_of(bars)[13]
     assert torch.equal(one.pictures, other.pictures)
-    assert one.level_maps is not None
-    assert other.level_maps is not None
-    assert torch.equal(one.level_maps, other.level_maps)
+    assert torch.equal(one.beside["level_map"], other.beside["level_map"])
     assert not torch.equal(one.pictures, batches_of(bars, seed=(1,))[13].pictures)
 
 
@@ -159,7 +190,7 @@ def test_a_balanced_pass_shows_rare_aus_more_often(tmp_path: Path) -> None:
     made.write_shard("a", arrays)
     made.finish()
     pool = Pool.open([tmp_path], ["AU01", "AU12"])
-    batches = Batches(pool, np.arange(200)[:, None], "box_224", False, NONE, 10, True, sampler="balanced")
+    batches = Batches(pool, np.arange(200)[:, None], "box_224", (), NONE, 10, True, sampler="balanced")
     drawn = np.concatenate([batches.order(lap) for lap in range(20)])
     # Half of the draws are even, a quarter shows AU01 for sure, a quarter AU12 (1 in 50 of these AU01 too).
     assert np.isin(drawn, [0, 1]).mean() == pytest.approx(0.5 * 0.01 + 0.25 + 0.25 * 0.02, abs=0.03)

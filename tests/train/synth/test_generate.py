@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import UsageError
-from pipeline.faces import FaceStage
+from pipeline.exposure import expose
+from pipeline.faces import FaceStage, Wanted
+from pipeline.geometry import frontal_points, head_rotation
 from pipeline.messages import Frame, Stamp
 from pipeline.neutral import Neutral as GivenNeutral
 from pipeline.neutral import NeutralPolicy
@@ -125,13 +127,18 @@ def test_level_maps_and_crops_are_those_of_streaming_the_clip() -> None:
             ours.append(watcher.look(shot.picture_bgr, observation, neutral))
     finally:
         watcher.close()
-    policy = NeutralPolicy("given", given=GivenNeutral(neutral.image_bgr, "given"))
-    stage = FaceStage(specs, wants_level_map=True, policy=policy, max_faces=1)
+    frontal = frontal_points(neutral.points, head_rotation(neutral.points))
+    policy = NeutralPolicy("given", given=GivenNeutral(neutral.image_bgr, "given", frontal))
+    wanted = Wanted(tuple(specs), level_map=True, neutral=True, landmarks=True)
+    stage = FaceStage(wanted, policy, max_faces=1)
     try:
         for k, (shot, mine) in enumerate(zip(shots, ours, strict=True)):
             face = stage(Frame(Stamp("clip", 0, k, k / 25, 0.0, 0.0), shot.picture_bgr))[0]
             assert np.array_equal(face.level_map, mine.level_map)
             assert np.array_equal(face.landmarks_px, mine.points)
+            assert np.array_equal(face.neutral_bgr, expose(neutral.image_bgr, *mine.exposure))
+            seen = frontal_points(mine.points, head_rotation(mine.points))
+            assert np.array_equal(face.landmarks, np.stack([seen, frontal]))
             assert (face.exposure_gain, face.exposure_offset) == mine.exposure
             assert (face.pose.yaw, face.pose.pitch, face.pose.roll) == mine.pose_deg
             for name in CROPS:
