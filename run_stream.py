@@ -49,7 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "--engine",
         action="append",
         metavar="NAME",
-        help="engine name or bundle folder; repeatable or comma-separated (default: cednn,satnet)",
+        help="engine name or bundle folder; repeatable or comma-separated (default: delta)",
     )
     add("--backend", help="auto, openvino or torch (default: auto)")
     add("--precision", help="fp32 or fp16 (default: fp32)")

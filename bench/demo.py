@@ -1,7 +1,7 @@
 """`python -m bench demo RESULTS.jsonl`: does a run on `--source demo` show what the clip was made from?
 
 The clip's script is known, so the rows can be checked against it: the tracked geometry and the level map at
-each expression's apex against the stretches at rest. (Engines are checked here too once they are trained.)
+each expression's apex against the stretches at rest, and each AU's probability by trained engines likewise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from pipeline.errors import RunError, SourceError
 
 ENOUGH_SCATTERS = 3.0
 """An apex counts as seen when it stands this many times the scatter at rest away from rest."""
+CLEARLY_ABOVE = 0.1
+"""An AU's probability at its apex stands at least so far above 95 % of what it is at rest."""
 QUIET_SHARE = 0.02
 """Level share that a face at rest may show under any light."""
 
@@ -63,6 +65,7 @@ class DemoRun:
 
         lines = _read(path)
         self.rows = [row for row in lines if row["type"] == "result"]
+        self.engines = [engine for row in lines if row["type"] == "header" for engine in row["engines"]]
         self.ledger = next((row for row in lines if row["type"] == "ledger"), None)
         if len(self.rows) < FRAMES or self.ledger is None:
             raise RunError(
@@ -115,6 +118,7 @@ def check(run: DemoRun) -> list[dict[str, Any]]:
             f"{np.median(rest):.3f} → {np.nanmedian(apex):.3f}, {distance:.0f} × scatter",
             distance >= ENOUGH_SCATTERS,
         )
+    rows += _engine_checks(run)
     light = run._within("light")
     share = float(np.nanmedian(run.values("level_share", "face")[light]))
     gain = float(np.nanmax(run.values("exposure", "gain")[light]))
@@ -127,6 +131,29 @@ def check(run: DemoRun) -> list[dict[str, Any]]:
         f"{yaw.min():+.0f}° … {yaw.max():+.0f}°",
         yaw.min() < -5 and yaw.max() > 5,
     )
+    return rows
+
+
+def _engine_checks(run: DemoRun) -> list[dict[str, Any]]:
+    """Every AU of the script that a trained engine knows. What random weights say means nothing."""
+    rows = []
+    for engine in run.engines:
+        if engine["trained"] == "untrained":
+            continue
+        for au in sorted(
+            {au for aus in run.script for au, share in aus.items() if share} & set(engine["aus"])
+        ):
+            found = np.array([row["aus"].get(engine["name"], {}).get(au, np.nan) for row in run.rows])
+            rest, apex = np.nanpercentile(found[run.rest], 95), np.nanmedian(found[run.apex(au)])
+            holds = bool(apex >= rest + CLEARLY_ABOVE)
+            rows.append(
+                {
+                    "check": f"{au}: probability ({engine['name']})",
+                    "expected": "above rest",
+                    "seen": f"{rest:.2f} → {apex:.2f}",
+                    "": "ok" if holds else "FAILED",
+                }
+            )
     return rows
 
 

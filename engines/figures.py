@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from engines.networks import arl, eacnet, satnet, tranet
+from engines.networks import arl, delta, eacnet, satnet, tranet
 from engines.networks.base import AUNetwork
 from engines.networks.cednn import BRANCHES, CEDNN, IGC
 from engines.networks.satnet import ConvLSTM, SATNet
@@ -160,6 +160,16 @@ def tranet_figures() -> list[Figures]:
     return _plain({v: partial(tranet.TRANet, PAPER_AUS, v, TRANET_REGIONS) for v in tranet.VARIANTS})
 
 
+def delta_figures() -> list[Figures]:
+    """Delta, and each of its parts alone."""
+    parts: dict[str, dict[str, bool]] = {
+        "delta": {},
+        "pixels": {"landmarks": False},
+        "landmarks": {"pixels": False},
+    }
+    return _plain({name: partial(delta.Delta, PAPER_AUS, **given) for name, given in parts.items()})
+
+
 FIGURES: dict[str, tuple[Callable[[], list[Figures]], str]] = {
     "cednn": (
         cednn_figures,
@@ -178,6 +188,7 @@ FIGURES: dict[str, tuple[Callable[[], list[Figures]], str]] = {
     ),
     "eacnet": (eacnet_figures, "12 AUs. The paper: no figures."),
     "tranet": (tranet_figures, "12 AUs. The paper: no figures."),
+    "delta": (delta_figures, "12 AUs. austream's own, of no paper."),
 }
 """By network: its rows, and what is to be known about them."""
 

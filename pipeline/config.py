@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline.errors import UsageError
 
-DEFAULT_ENGINES = ("cednn", "satnet")
+DEFAULT_ENGINES = ("delta",)
 _TUPLES = ("source", "camera", "engine", "out")
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.spec import CropSpec, EngineSpec
+from engines.spec import LANDMARKS, CropSpec, EngineSpec
 from pipeline import align, exposure, mesh
 from pipeline.align import ALIGNED_PX
 from pipeline.diffmap import LEVELS, level_map
@@ -63,7 +63,8 @@ class Wanted:
         """Shapes of the uint8 arrays of one face."""
         shapes = [(crop.size_px, crop.size_px, 3) for crop in self.crops]
         shapes += [(ALIGNED_PX, ALIGNED_PX, 1)] * self.level_map
-        return shapes + [(ALIGNED_PX, ALIGNED_PX, 3)] * self.neutral
+        shapes += [(ALIGNED_PX, ALIGNED_PX, 3)] * self.neutral
+        return shapes + [(2, LANDMARKS, 3 * np.dtype(np.float32).itemsize)] * self.landmarks
 
 
 class FaceStage:

@@ -10,7 +10,7 @@ from typing import Any
 
 from pipeline import neutral, profile, sources
 from pipeline.capture import captured_frames
-from pipeline.config import RunConfig
+from pipeline.config import DEFAULT_ENGINES, RunConfig
 from pipeline.errors import SourceError
 from pipeline.faces import FaceStage, Wanted, neutral_from_photo
 from pipeline.header import engine_entry, header_row
@@ -143,7 +143,7 @@ class Run:
 
 
 def run(
-    source: str | Sequence[str] = (), engines: str | Sequence[str] = ("cednn", "satnet"), **options: Any
+    source: str | Sequence[str] = (), engines: str | Sequence[str] = DEFAULT_ENGINES, **options: Any
 ) -> Run:
     """Results of a source, as they come: `for row in run(source="clip.mp4", engines=["cednn"]): …`
 

@@ -18,8 +18,8 @@ hiccup."""
 _PAUSE = 6
 """Kept frames that are left out after a step up, so that full queues empty at once: windows begin anew there
 anyway."""
-_TRIAL_SECONDS = 10.0
-"""So long after a step down the first frame that waits takes it back."""
+_TRIAL_SECONDS, _TRIAL_LATE = 10.0, 3
+"""So long after a step down so many late frames within a second take it back."""
 _QUIET_SECONDS = (5.0, 60.0)
 """First and longest wait before the stride is tried one lower."""
 
@@ -48,13 +48,14 @@ class Pacer:
 
     def note(self, seconds: float, crowded_out: int, waits: bool) -> None:
         """A kept frame, how many kept frames were dropped for want of room since the last one, and whether
-        this one has to wait."""
+        the queues behind this one are full."""
         if self._began is None:
             self._began = self._quiet_since = seconds
         self._kept += 1
         self._crowded_out += crowded_out
         self._waited += waits
-        if waits and self._raised_at < self._lowered_at and seconds - self._lowered_at < _TRIAL_SECONDS:
+        on_trial = self._raised_at < self._lowered_at and seconds - self._lowered_at < _TRIAL_SECONDS
+        if on_trial and self._waited >= _TRIAL_LATE:
             self._raise(seconds, 0.0)
             self._look_anew(seconds)
         if seconds - self._began < _LOOK_SECONDS:

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, StreamInfo
 from pipeline.ring import PixelRef, RingSpec, Slot, packed_bytes
 
-LEVEL_MAP, NEUTRAL = "level_map", "neutral"
+LEVEL_MAP, NEUTRAL, LANDMARKS = "level_map", "neutral", "landmarks"
+_BESIDE = (LEVEL_MAP, NEUTRAL, LANDMARKS)
 """What these are called among the pixels of a face; no crop has such a name."""
 
 View = Callable[[PixelRef], NDArray[np.uint8]]
@@ -56,7 +57,7 @@ class FacesPacket:
     crops: tuple[FaceCrop, ...]
     """Without their pixels."""
     pixels: tuple[Mapping[str, PixelRef], ...]
-    """For every face, by name of the crop, `level_map` and `neutral`: S×S×3 and 224×224 in a ring
+    """For every face, by name of the crop, `level_map`, `neutral` and `landmarks` (their bytes), in a ring
     `crops.N`; all in one slot."""
 
     def __post_init__(self) -> None:
@@ -73,6 +74,8 @@ class FacesPacket:
                 arrays[LEVEL_MAP] = crop.level_map
             if crop.neutral_bgr is not None:
                 arrays[NEUTRAL] = crop.neutral_bgr
+            if crop.landmarks is not None:
+                arrays[LANDMARKS] = crop.landmarks.view(np.uint8)
             if arrays and slot is None:
                 raise ValueError("slot: expected one for faces with pixels, got None")
             pixels.append({name: slot.put(array) for name, array in arrays.items() if slot is not None})
@@ -83,9 +86,10 @@ class FacesPacket:
         return [
             replace(
                 crop,
-                crops_bgr={name: view(ref) for name, ref in refs.items() if name not in (LEVEL_MAP, NEUTRAL)},
+                crops_bgr={name: view(ref) for name, ref in refs.items() if name not in _BESIDE},
                 level_map=view(refs[LEVEL_MAP]) if LEVEL_MAP in refs else None,
                 neutral_bgr=view(refs[NEUTRAL]) if NEUTRAL in refs else None,
+                landmarks=view(refs[LANDMARKS]).view(np.float32) if LANDMARKS in refs else None,
             )
             for crop, refs in zip(self.crops, self.pixels, strict=True)
         ]
@@ -98,7 +102,7 @@ class FacesPacket:
 
 def without_pixels(crop: FaceCrop) -> FaceCrop:
     """The face as it goes on the wire; what results carry to the sinks."""
-    return replace(crop, crops_bgr={}, level_map=None, neutral_bgr=None)
+    return replace(crop, crops_bgr={}, level_map=None, neutral_bgr=None, landmarks=None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ decoder patched up) every frame up to the next key frame is counted and dropped,
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import re
 import time
@@ -119,6 +120,7 @@ class VideoSource:
     def close(self) -> None:
         self._pictures.close()
         self._container.close()
+        gc.collect()  # the frames whose side data was read: see _upright_bgr
 
     def frames(self, ledger: Ledger, epoch: int = 0, first_seq: int = 0) -> Iterator[Frame]:
         ledger.undecodable_packets += self._counted.undecodable_packets

@@ -171,6 +171,8 @@ def _literal(allowed: tuple[Any, ...]) -> tuple[Encode, Decode, str]:
 
 def _optional(hint: Any) -> tuple[Encode, Decode, str]:
     put, get, text = _codec(hint)
+    if get_origin(hint) is np.ndarray:
+        put, get = _refuse_pixels, _refuse_pixels  # null in the JSON already says "in the blob"
     return (
         lambda value, arrays: None if value is None else put(value, arrays),
         lambda value, arrays: None if value is None else get(value, arrays),

@@ -1,4 +1,4 @@
-"""python -m train synth … | fit RECIPE | evaluate ENGINE DATA… | export RUN FOLDER"""
+"""python -m train synth … | data check ROOT | fit RECIPE | evaluate ENGINE DATA… | export RUN FOLDER"""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m train", description="Render samples, train, score, export.")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("synth", help="Render faces with known AUs.", add_help=False)
+    commands.add_parser("data", help="Check a dataset's folder.", add_help=False)
 
     fit = commands.add_parser("fit", help=command_fit.__doc__, description=command_fit.__doc__)
     fit.set_defaults(run_command=command_fit)
@@ -88,6 +89,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.synth.generate import main as synth
 
             return int(synth(arguments[1:]) or 0)
+        if arguments[:1] == ["data"]:
+            from train.data.command import main as data
+
+            return data(arguments[1:])
         args = parser().parse_args(arguments)
         args.run_command(args)
     except AustreamError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import warnings
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,17 @@ def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> N
     openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
 
 
+@cache
+def _core() -> Any:
+    """One for the process, for ever.
+
+    Each Core gives the thread that makes it another stack for signal handlers and takes it away when it dies,
+    whichever one is in use by then (2026.4.1). After two had died in the order of their birth the next signal
+    that Python handles, a child's end or Ctrl-C, ended the process with a segmentation fault.
+    """
+    return openvino.Core()
+
+
 def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     # f32 said outright: on a CPU with bfloat16 OpenVINO would take that by itself, and probabilities
     # would be off by up to 0.16 on these networks.
@@ -178,7 +190,7 @@ def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:
-        return Requests(openvino.Core().compile_model(path, "CPU", options), lanes)
+        return Requests(_core().compile_model(path, "CPU", options), lanes)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineError(f"{path.parent}: OpenVINO cannot load the compiled engine: {reason}") from None

@@ -73,6 +73,15 @@ class AttentionPool(nn.Module):
         return attention @ x.flatten(2).transpose(1, 2), attention.unflatten(2, x.shape[2:])
 
 
+class Wide(nn.Linear):
+    """A linear layer over thousands of inputs, written as a 1×1 convolution: otherwise OpenVINO shares the
+    long sums among its threads, and the result depends on how many there are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in) → (B, out)."""
+        return functional.conv2d(x[:, :, None, None], self.weight[:, :, None, None], self.bias)[:, :, 0, 0]
+
+
 class Delta(AUNetwork):
     """See the module."""
 
@@ -105,7 +114,7 @@ class Delta(AUNetwork):
             self.pool = AttentionPool(fine, n_aus)
         if landmarks:
             self.points = nn.Sequential(
-                nn.Linear(2 * 3 * LANDMARKS + 1, 192),
+                Wide(2 * 3 * LANDMARKS + 1, 192),
                 nn.BatchNorm1d(192),
                 nn.ReLU(),
                 nn.Dropout(0.2),

@@ -28,6 +28,11 @@ class Outlet:
         self.sent = 0
         self.last_seq: int | None = None
 
+    @property
+    def full(self) -> bool:
+        """Whether the next frame would have to wait: the face stage has not yet got rid of the one before."""
+        return self._sender.credits <= 0
+
     def try_put(self, frame: Frame, stride: int, capture_ms: float) -> bool:
         """Hand a frame over if there is a credit, and with it a free slot."""
         if self._sender.credits <= 0:
@@ -141,7 +146,7 @@ def _keep_up(  # type: ignore[no-untyped-def]
             waiting.popleft()
             ledger.drop("capture", "overload")
             crowded_out = 1
-        pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits=bool(waiting))
+        pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits=bool(waiting) or outlet.full)
     deadline = time.monotonic() + 1.0
     while waiting and time.monotonic() < deadline:
         drain()

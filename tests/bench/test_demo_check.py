@@ -15,6 +15,13 @@ from train.synth.timeline import FRAMES, FRAMES_PER_SECOND, SEGMENTS, pose_at, t
 LIGHT = next(s for s in SEGMENTS if s.name == "light")
 
 
+def engine(name: str, trained: str) -> dict:
+    return {"name": name, "trained": trained, "aus": ["AU12", "AU09", "AU24"]}
+
+
+HEADER = {"type": "header", "engines": [engine("sees", "synthetic-trained"), engine("guesses", "untrained")]}
+
+
 def rows(blind_to: str | None = None) -> list[dict]:
     """What a tracker would write that follows the script exactly, but does not see one AU."""
     rng = np.random.default_rng(0)
@@ -42,8 +49,10 @@ def rows(blind_to: str | None = None) -> list[dict]:
             if expectation.au != blind_to:
                 group, name = expectation.measure
                 row[group][name] += expectation.sign * 0.1 * intensities[expectation.au]
+        seen = {au: 0.1 + 0.8 * intensities.get(au, 0.0) for au in ("AU12", "AU09") if au != blind_to}
+        row["aus"] = {"sees": {"AU24": 0.1, "AU09": 0.1, **seen}, "guesses": {"AU12": 0.5, "AU09": 0.5}}
         out.append(row)
-    return [*out, {"type": "ledger", "balanced": True}]
+    return [HEADER, *out, {"type": "ledger", "balanced": True}]
 
 
 def write(path: Path, lines: list[dict]) -> Path:
@@ -64,14 +73,17 @@ def test_rows_that_follow_the_script_pass(tmp_path: Path, capsys: pytest.Capture
 
 @pytest.mark.parametrize("au", ["AU20", "AU43", "AU09"])
 def test_an_expression_that_is_not_seen_is_named(tmp_path: Path, au: str) -> None:
-    assert any(name.startswith(f"{au}:") for name in failed(write(tmp_path / "r.jsonl", rows(blind_to=au))))
+    names = failed(write(tmp_path / "r.jsonl", rows(blind_to=au)))
+    assert any(name.startswith(f"{au}:") for name in names)
+    assert (f"{au}: probability (sees)" in names) == (au == "AU09")
+    assert not any("guesses" in name for name in names)  # random weights are not held to anything
 
 
 def test_a_changed_id_a_lost_frame_and_a_lit_up_level_map_are_named(tmp_path: Path) -> None:
     lines = rows()
     lines[300]["face"] = 1
     lines[-1]["balanced"] = False
-    for row in lines[:-1]:
+    for row in lines[1:-1]:
         if LIGHT.begin <= row["pts_seconds"] < LIGHT.end:
             row["level_share"]["face"] = 0.3
     names = failed(write(tmp_path / "r.jsonl", lines))
@@ -83,6 +95,6 @@ def test_a_changed_id_a_lost_frame_and_a_lit_up_level_map_are_named(tmp_path: Pa
 
 
 def test_half_a_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(tmp_path / "r.jsonl", rows()[:100])
+    path = write(tmp_path / "r.jsonl", rows()[:101])
     assert main(["demo", str(path)]) == 1
     assert "expected a whole run" in capsys.readouterr().err

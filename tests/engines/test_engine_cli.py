@@ -32,6 +32,7 @@ def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         ("arl", 0, "WCS-Net"),
         ("eacnet", 0, "fvgg"),
         ("tranet", 0, "no_channel"),
+        ("delta", 0, "landmarks"),
     ],
 )
 def test_params(capsys: pytest.CaptureFixture[str], network: str, agreeing: int, row: str) -> None:
@@ -44,12 +45,12 @@ def test_params(capsys: pytest.CaptureFixture[str], network: str, agreeing: int,
 
 
 def test_params_of_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    """All five papers and every variant; multiply-accumulates by hand for three of them."""
+    """All five papers, every variant and our own; multiply-accumulates by hand for three of them."""
     assert main(["params", "--json", str(tmp_path / "params.json")]) == 0
     assert "DIFFERS" not in capsys.readouterr().out
     rows = json.loads((tmp_path / "params.json").read_text())["rows"]
     found = {(row["family"], row["network"]): row for row in rows}
-    assert len(found) == len(rows) == 14 + 5 + 4 + 3 + 7
+    assert len(found) == len(rows) == 14 + 5 + 4 + 3 + 7 + 3
     # VGG-19's convolutions and its first fully connected layer are its paper's; the top is 2048 and 12.
     groups = [(3, 64, 224), (64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56)]
     groups += [(256, 256, 56)] * 3 + [(256, 512, 28)] + [(512, 512, 28)] * 3 + [(512, 512, 14)] * 4

@@ -14,6 +14,7 @@ import torch
 
 from engines import backends
 from engines.backends import choose
+from engines.build import parity_inputs
 from engines.bundle import resolve
 from engines.runtime import Engine, load_engine
 from engines.weights import load_network, save_bundle
@@ -251,3 +252,28 @@ def test_arls_preprocessing(rng: np.random.Generator) -> None:
         logits = load_network(resolve("arl"))(images).double().numpy()
     got = load_engine("arl", "openvino").run(crops)
     np.testing.assert_allclose(got, 1 / (1 + np.exp(-logits)), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cednn", "delta"])
+def test_a_result_does_not_depend_on_the_number_of_threads(name: str) -> None:
+    one, two = (load_engine(name, "openvino", threads=threads) for threads in (1, 2))
+    for _kind, inputs in parity_inputs(one.spec):
+        assert np.array_equal(one.run(**inputs), two.run(**inputs))
+
+
+@pytest.mark.usefixtures("cednn_openvino")  # compiled, so that the script finds it in the cache
+def test_signals_are_handled_after_engines_have_gone() -> None:
+    """OpenVINO left a dead stack for signal handlers behind: the next signal ended the process."""
+    script = """
+import gc, os, signal
+from engines.runtime import load_engine
+one, other = load_engine("cednn", "openvino"), load_engine("cednn", "openvino")
+del one
+gc.collect()
+del other
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    done = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.strip()) == (0, "handled"), done.stderr

@@ -9,13 +9,14 @@ from typing import get_args
 import numpy as np
 import pytest
 
+from engines.spec import CropSpec
 from pipeline import wire
 from pipeline.errors import StaleError
+from pipeline.faces import Wanted
 from pipeline.messages import FaceCrop, Geometry, HeadPose, Quality, Stamp
 from pipeline.ring import PixelRef, Ring, RingSpec, create_rings
 from pipeline.streams import (
     HAND_OVERS,
-    LEVEL_MAP,
     FacesPacket,
     FramePacket,
     Message,
@@ -43,6 +44,8 @@ def face(n: int, with_pixels: bool = True) -> FaceCrop:
         crops,
         rng.integers(0, 6, (224, 224), np.uint8) if with_pixels else None,
         None,
+        rng.integers(0, 256, (224, 224, 3), np.uint8) if with_pixels else None,
+        rng.normal(size=(2, 468, 3)).astype(np.float32) if with_pixels else None,
     )
 
 
@@ -61,7 +64,8 @@ def test_the_table_names_every_message_and_forms_a_chain() -> None:
 
 
 def test_faces_go_over_with_all_their_pixels(tmp_path: Path) -> None:
-    spec = crops_ring([(224, 224, 3), (224, 224)], max_faces=3)
+    shapes = Wanted((CropSpec("five_point", 224),), level_map=True, neutral=True, landmarks=True).pixels()
+    spec = crops_ring(shapes, max_faces=3)
     create_rings(tmp_path, [spec])
     producer, consumer = Ring(tmp_path, spec, "face"), Ring(tmp_path, spec, "infer")
     faces = [face(n) for n in range(3)]
@@ -78,7 +82,9 @@ def test_faces_go_over_with_all_their_pixels(tmp_path: Path) -> None:
         assert np.array_equal(sent.crops_bgr["five_point_224"], got.crops_bgr["five_point_224"])
         assert got.level_map is not None
         assert np.array_equal(sent.level_map, got.level_map)
-        assert LEVEL_MAP not in got.crops_bgr
+        assert np.array_equal(sent.neutral_bgr, got.neutral_bgr)
+        assert np.array_equal(sent.landmarks, got.landmarks)
+        assert list(got.crops_bgr) == list(sent.crops_bgr)
         assert sent.pose == got.pose
     assert arrived.lease is not None
     consumer.release(arrived.lease)

@@ -72,9 +72,10 @@ def ways(real_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """48 frames of real footage inline and through processes, and replayed as live at its own pace."""
     folder = tmp_path_factory.mktemp("ways")
     common = ["--source", str(real_clip), "--frames", "48", "--hop", "16"]
+    every_input = ["--engine", "cednn,satnet,delta"]  # level map, window, neutral and landmarks
     for way, flags in (
-        ("inline", ["--inline"]),
-        ("processes", []),
+        ("inline", ["--inline", *every_input]),
+        ("processes", every_input),
         # With one engine, so that two busy cores keep up with 24 frames/s.
         ("inline cednn", ["--inline", "--engine", "cednn"]),
         ("live cednn", ["--live", "--engine", "cednn"]),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from engines.networks.delta import AttentionPool, Delta, _as_ways, _with_one_left_out
+from engines.networks.delta import AttentionPool, Delta, Wide, _as_ways, _with_one_left_out
 from pipeline.errors import UsageError
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -86,3 +86,10 @@ def test_either_part_stands_alone() -> None:
             points(FACES, landmarks=POINTS, return_attention=True)
     with pytest.raises(UsageError, match="got neither"):
         Delta(4, pixels=False, landmarks=False)
+
+
+def test_wide_is_linear() -> None:
+    torch.manual_seed(0)
+    wide, x = Wide(2809, 7), torch.randn((3, 2809))
+    wanted = x.double() @ wide.weight.double().T + wide.bias.double()
+    np.testing.assert_allclose(wide(x).detach().numpy(), wanted.detach().numpy(), atol=1e-5)

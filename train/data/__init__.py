@@ -1,0 +1,1 @@
+"""Licensed datasets in the layouts in which they are handed out."""

@@ -1,0 +1,71 @@
+"""All datasets, and telling by a folder's layout which one it holds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipeline.errors import SourceError, UsageError
+from train.data.base import Dataset
+from train.data.bp4d import BP4D, BP4DPLUS
+from train.data.ckplus import CKPLUS
+from train.data.disfa import DISFA
+from train.data.disfaplus import DISFAPLUS
+from train.data.fera2015 import FERA2015
+from train.data.fera2017 import FERA2017
+
+DATASETS = {d.name: d for d in (BP4D, BP4DPLUS, DISFA, DISFAPLUS, CKPLUS, FERA2015, FERA2017)}
+SAME_FILES = {"fera2015": "bp4d"}
+"""Datasets that cannot be told from another by their files, and have to be named."""
+
+
+def named(name: str) -> Dataset:
+    """A dataset by its name.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    if name not in DATASETS:
+        raise UsageError(f"--dataset {name}: no such dataset; expected one of {', '.join(DATASETS)}")
+    return DATASETS[name]
+
+
+def recognise(root: Path, name: str | None = None) -> Dataset:
+    """Which dataset a folder holds.
+
+    Args:
+        root: the dataset's top folder.
+        name: the one that it must be; None to find out.
+
+    Raises:
+        SourceError: no folder, or none of the layouts; says what each lacked.
+        UsageError: no dataset has that name, or several layouts are there.
+    """
+    tried = [named(name)] if name else [d for d in DATASETS.values() if d.name not in SAME_FILES]
+    if not root.is_dir():
+        why = "is a file" if root.exists() else "does not exist"
+        raise SourceError(f"{root}: {why}; expected the dataset's top folder")
+    lacked = {dataset: dataset.lacks(root) for dataset in tried}
+    found = [dataset for dataset, lacking in lacked.items() if not lacking]
+    if len(found) > 1:
+        names = ", ".join(dataset.name for dataset in found)
+        raise UsageError(f"{root}: holds several datasets ({names}); say which with --dataset")
+    if found:
+        return found[0]
+    tries = "; ".join(f"{d.title} lacks {', '.join(lacking)}" for d, lacking in lacked.items())
+    hint = _elsewhere(root, tried)
+    what = f"not {tried[0].title}" if name else "no dataset recognised"
+    raise SourceError(f"{root}: {what}: {tries}{hint}")
+
+
+def _elsewhere(root: Path, tried: list[Dataset]) -> str:
+    """Whether the folder above or one below is the right one; FERA 2017's files may lie anywhere below."""
+    tried = [dataset for dataset in tried if dataset.name != "fera2017"]
+    try:
+        near = [root.resolve().parent, *sorted(path for path in root.iterdir() if path.is_dir())]
+    except OSError:
+        return ""
+    for folder in near:
+        for dataset in tried:
+            if not dataset.lacks(folder):
+                return f". {folder} looks like {dataset.title}: give that folder"
+    return ""
