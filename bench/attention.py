@@ -5,7 +5,7 @@ computed by PyTorch from the bundle's weights:
 
     cednn           the level map as each block meets it: how many of the five difference maps are on (0 to 5)
     satnet          the self-attention of each AU, 7×7
-    delta           the attention of each AU, 14×14, as a multiple of an even one
+    delta           the attention of each AU, 20×20 over the part that it reads, as a multiple of even
     arl             the spatial attention of each AU's branch, 44×44, refined by its CRF where it has one
     eacnet          the map around the AU centres, as each enhanced group of layers meets it
     tranet          the spatial attention of each region's branch, from its first module to its last
@@ -27,10 +27,12 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
 from bench.plots import save_figure
 from engines.bundle import resolve
 from engines.export import ExportedEngine
+from engines.networks import delta
 from engines.spec import EngineSpec
 from engines.weights import load_network
 from pipeline import align, mesh, sources
@@ -82,9 +84,13 @@ def _per_au(found: Any, spec: EngineSpec) -> dict[str, Map]:
     return {au: _plain(found[:, a]) for a, au in enumerate(spec.aus)}
 
 
-def _per_au_of_one(found: Any, spec: EngineSpec) -> dict[str, Map]:
+def _per_au_of_middle(found: Any, spec: EngineSpec) -> dict[str, Map]:
+    """Delta's maps sum to 1 and cover a part of the crop; around it they are 0."""
     cells = found.shape[2] * found.shape[3]
-    return _per_au(found * cells, spec)
+    whole = torch.zeros((*found.shape[:2], spec.crop.size_px, spec.crop.size_px))
+    part = whole[:, :, delta.ROWS, delta.COLUMNS]
+    part.copy_(functional.interpolate(found * cells, size=part.shape[2:]))
+    return _per_au(whole, spec)
 
 
 def _per_branch(found: Any, spec: EngineSpec) -> dict[str, Map]:
@@ -108,7 +114,7 @@ def _plain(maps: torch.Tensor) -> Map:
 SHOWN: dict[str, Callable[[Any, EngineSpec], dict[str, Map]]] = {
     "cednn": _per_block,
     "satnet": _per_au,
-    "delta": _per_au_of_one,
+    "delta": _per_au_of_middle,
     "arl": _per_branch,
     "eacnet": _per_group,
     "tranet": _per_region,

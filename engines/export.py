@@ -39,19 +39,11 @@ class ExportedEngine(nn.Module):
         rgb = crops.to(torch.float32).movedim(-1, -3).flip(-3)
         return rgb * self.scale + self.offset
 
-    def logits(
-        self,
-        crops: Tensor,
-        level_map: Tensor | None = None,
-        au_centers: Tensor | None = None,
-        neutral: Tensor | None = None,
-        landmarks: Tensor | None = None,
-    ) -> Tensor:
-        """Logits (B, n_aus) of `EngineSpec.inputs`; what the network does not read is left out."""
-        beside = {"level_map": level_map, "au_centers": au_centers, "landmarks": landmarks}
-        beside["neutral"] = None if neutral is None else self.images(neutral)
-        given = {name: value for name, value in beside.items() if value is not None}
-        logits: Tensor = self.network(self.images(crops), **given)
+    def logits(self, crops: Tensor, **beside: Tensor) -> Tensor:
+        """Logits (B, n_aus), float, of `EngineSpec.inputs`; what the network does not read is left out."""
+        if "neutral" in beside:
+            beside["neutral"] = self.images(beside["neutral"])
+        logits: Tensor = self.network(self.images(crops), **beside)
         return logits
 
     def forward(
@@ -62,8 +54,14 @@ class ExportedEngine(nn.Module):
         neutral: Tensor | None = None,
         landmarks: Tensor | None = None,
     ) -> Tensor:
-        """Probabilities (B, n_aus), float32: see `logits`."""
-        return torch.sigmoid(self.logits(crops, level_map, au_centers, neutral, landmarks))
+        """Probabilities (B, n_aus), float32: see `logits`. Named one by one for those who trace it."""
+        beside = {
+            "level_map": level_map,
+            "au_centers": au_centers,
+            "neutral": neutral,
+            "landmarks": landmarks,
+        }
+        return torch.sigmoid(self.logits(crops, **{n: t for n, t in beside.items() if t is not None}))
 
 
 class FramePart(nn.Module):

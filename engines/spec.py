@@ -92,6 +92,8 @@ class EngineSpec:
                 raise ValueError(f"aus: expected names like AU01, got {au!r}")
         if not all(0.0 < t < 1.0 for t in self.thresholds):
             raise ValueError(f"thresholds: expected numbers between 0 and 1, got {list(self.thresholds)}")
+        if self.neutral and self.crop.name != "five_point_224":
+            raise ValueError(f"neutral: expected a five_point_224 crop beside it, got {self.crop.name}")
         if self.window < 1:
             raise ValueError(f"window: expected 1 or more frames, got {self.window}")
         if self.rate_hz is not None and not (0.0 < self.rate_hz < math.inf):

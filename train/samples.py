@@ -144,8 +144,8 @@ class SampleWriter:
 
 @dataclass(frozen=True)
 class Samples:
-    """A sample folder, open for reading. Spawned worker processes may be handed it: each maps the shards
-    anew. Forked ones may not: a fork of a process in which OpenVINO or MediaPipe run threads can crash.
+    """A sample folder, open for reading. Safe to hand to spawned worker processes: each maps the shards anew.
+    Forked ones would share the maps of the process they come from, which nobody has tried.
     """
 
     folder: Path
@@ -249,31 +249,30 @@ class Samples:
         """Each sample's neutral face: (k, 224, 224, 3) uint8 BGR, its points (k, 478, 3) float32, and (k,)
         whether there is one; zeros where not.
         """
-        which = self._rows("neutral", indices)
-        faces = np.zeros((len(which), 224, 224, 3), np.uint8)
-        points = np.zeros((len(which), 478, 3), np.float32)
-        for i, (index, neutral) in enumerate(zip(indices, which, strict=True)):
-            if neutral >= 0:
-                slices = self._slices(int(np.searchsorted(self.starts, index, side="right")) - 1)
-                faces[i] = slices["neutrals"][neutral : neutral + 1][0]
-                points[i] = slices["neutral_points"][neutral : neutral + 1][0]
-        return faces, points, which >= 0
+        faces = np.zeros((len(indices), 224, 224, 3), np.uint8)
+        points = np.zeros((len(indices), 478, 3), np.float32)
+        there = np.zeros(len(indices), bool)
+        both = (self._neutral_rows(name, indices) for name in ("neutrals", "neutral_points"))
+        for i, (face, its_points) in enumerate(zip(*both, strict=True)):
+            if face is not None:
+                faces[i], points[i], there[i] = face, its_points, True
+        return faces, points, there
 
     def neutral_exposed(self, indices: Sequence[int] | Array) -> NDArray[np.uint8]:
         """(k, 224, 224, 3): each sample's neutral face, exposed like its crop as the face stage does it."""
-        faces, _points, there = self.neutral(indices)
-        for i, index in enumerate(indices):
-            if there[i]:
-                faces[i] = expose(faces[i], *map(float, self.labels["exposure"][index]))
-        return faces
+        exposed = np.zeros((len(indices), 224, 224, 3), np.uint8)
+        for i, face in enumerate(self._neutral_rows("neutrals", indices)):
+            if face is not None:
+                exposed[i] = expose(face, *map(float, self.labels["exposure"][indices[i]]))
+        return exposed
 
     def landmarks(self, indices: Sequence[int] | Array) -> NDArray[np.float32]:
         """(k, 2, 468, 3): `frontal_points` of each face and of its neutral, zeros where there is none."""
-        _faces, neutrals, there = self.neutral(indices)
-        found = np.zeros((len(there), 2, LANDMARKS, 3), np.float32)
+        neutrals = self._neutral_rows("neutral_points", indices)
+        found = np.zeros((len(neutrals), 2, LANDMARKS, 3), np.float32)
         for i, (points, neutral) in enumerate(zip(self.points(indices), neutrals, strict=True)):
             found[i, 0] = frontal_points(points, head_rotation(points))
-            if there[i]:
+            if neutral is not None:
                 found[i, 1] = frontal_points(neutral, head_rotation(neutral))
         return found
 
@@ -302,6 +301,14 @@ class Samples:
             for i, s in zip(index, shard, strict=True)
         ]
         return np.concatenate(found) if found else self._slices(0)[name][0:0]
+
+    def _neutral_rows(self, name: str, indices: Sequence[int] | Array) -> list[Array | None]:
+        """`neutrals` or `neutral_points` of each sample, None where it has no neutral."""
+        rows: list[Array | None] = []
+        for index, neutral in zip(indices, self._rows("neutral", indices), strict=True):
+            shard = int(np.searchsorted(self.starts, index, side="right")) - 1
+            rows.append(self._slices(shard)[name][neutral : neutral + 1][0] if neutral >= 0 else None)
+        return rows
 
     def _slices(self, shard: int) -> Mapping[str, Any]:
         """Slices of one mapped shard."""

@@ -27,7 +27,7 @@ from engines.networks.layers import ConvNorm
 from engines.spec import LANDMARKS
 from pipeline.errors import UsageError
 
-_ROWS, _COLUMNS = slice(44, 204), slice(32, 192)
+ROWS, COLUMNS = slice(44, 204), slice(32, 192)
 """Of the crop: the part that AUs move, a mouth wide open included."""
 _STAGES = ((24, 1), (48, 2), (112, 2), (192, 1))
 """Channels and blocks of the stages at 80, 40, 20 and 10 px."""
@@ -142,7 +142,7 @@ class Delta(AUNetwork):
             images: (B, 3, 224, 224), RGB, 0–1.
             neutral: the same of the neutral faces, all 0 where there is none; with the pixel part.
             landmarks: (B, 2, 468, 3), `EngineSpec.landmarks`; with the landmark part.
-            return_attention: also hand back the pixel part's maps.
+            return_attention: also hand back the pixel part's maps, over `ROWS` and `COLUMNS` of the picture.
 
         Returns:
             (B, n_aus), and with `return_attention` maps (B, n_aus, 20, 20) that sum to 1 each.
@@ -176,7 +176,7 @@ class Delta(AUNetwork):
     def _fine(self, images: Tensor, neutral: Tensor) -> Tensor:
         """(B, 112, 20, 20)."""
         there = (neutral.amax(dim=(1, 2, 3), keepdim=True) > 0).to(images.dtype)
-        face, rest = images[:, :, _ROWS, _COLUMNS], neutral[:, :, _ROWS, _COLUMNS]
+        face, rest = images[:, :, ROWS, COLUMNS], neutral[:, :, ROWS, COLUMNS]
         mean = face.mean(dim=(1, 2, 3), keepdim=True)
         spread = (face - mean).square().mean(dim=(1, 2, 3), keepdim=True).sqrt().clamp_min(_CONTRAST)
         planes = ((face - mean) / spread, 2 * there * (face - rest) / spread, there.expand_as(face[:, :1]))

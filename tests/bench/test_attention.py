@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from bench.__main__ import main
-from bench.attention import LEAST_RANGE, Look, Looker, evenly, heat, ranges
-from engines.bundle import BUNDLED
+from bench.attention import LEAST_RANGE, SHOWN, Look, Looker, evenly, heat, ranges
+from engines.bundle import BUNDLED, resolve
 from pipeline.errors import SourceError
 from pipeline.messages import FaceCrop, Stamp
 
@@ -77,6 +77,16 @@ def test_satnet_shows_the_mask_of_each_au_on_a_window_of_one_face() -> None:
     chances = looker._engine(torch.from_numpy(windows[-1][None]))[0]
     limits = zip(looker.spec.aus, chances.tolist(), looker.spec.thresholds, strict=True)
     assert look.called == pytest.approx({au: p for au, p, threshold in limits if p >= threshold})
+
+
+def test_deltas_maps_lie_where_it_looks() -> None:
+    spec = resolve("delta").spec
+    found = torch.zeros((1, len(spec.aus), 20, 20))
+    found[0, :, 3, 5] = 1.0  # all of the attention on one cell of 8×8 pixels of the part that it reads
+    [shown] = {one.tobytes() for one in SHOWN["delta"](found, spec).values()}
+    wanted = np.zeros((224, 224), np.float32)
+    wanted[44 + 24 : 44 + 32, 32 + 40 : 32 + 48] = 400.0
+    assert np.array_equal(np.frombuffer(shown, np.float32).reshape(224, 224), wanted)
 
 
 @pytest.mark.parametrize("wanted", ["satnet", "igc"])

@@ -52,3 +52,10 @@ def test_shapes() -> None:
         "nose_center_224",
     ]
     assert [resolve(name).spec.max_intensity for name in ("arl", "iarl")] == [None, 5]
+
+
+def test_a_neutral_goes_with_the_aligned_crop_alone() -> None:
+    delta = resolve("delta").spec
+    assert delta.inputs(1)["neutral"] == ((1, 224, 224, 3), np.uint8)
+    with pytest.raises(ValueError, match="neutral: expected a five_point_224 crop beside it, got box_224"):
+        replace(delta, crop=CropSpec("box", 224))

@@ -194,6 +194,8 @@ def test_numpy_numbers_go_as_numbers() -> None:
         FacesPacket(frame(), (replace(crop(), level_map=np.zeros((224, 224), np.uint8)),), ({},)),
         FacesPacket(frame(), (replace(crop(), crops_bgr={"x": np.zeros((9, 9, 3), np.uint8)}),), ({},)),
         FacesPacket(frame(), (replace(crop(), landmarks_px=np.full((478, 3), np.inf, np.float32)),), ({},)),
+        FacesPacket(frame(), (replace(crop(), neutral_bgr=np.zeros((224, 224, 3), np.uint8)),), ({},)),
+        FacesPacket(frame(), (replace(crop(), landmarks=np.zeros((2, 468, 3), np.float32)),), ({},)),
         FacesPacket(frame(), (crop(),) * 1000, ({},) * 1000),
         Ledger("y" * (4 << 20)),
         Ledger(3),  # type: ignore[arg-type]
