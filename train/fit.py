@@ -182,7 +182,7 @@ class Run:
                 "hold out more subjects"
             )
         training = Batches(
-            pool=self.pool,
+            pool=self.pool.without_faint(recipe.data.present_from),
             items=items,
             crop=spec.crop.name,
             beside=tuple(name for name in spec.inputs(1) if name != "crops"),
@@ -192,7 +192,7 @@ class Run:
             sampler=phase.sampler,
             seed=(recipe.seed, index),
         )
-        validation = replace(training, items=judged, table=None, shuffle=False)
+        validation = replace(training, pool=self.pool, items=judged, table=None, shuffle=False)
         if phase.reads == "features":
             training = replace(training, features=self._features(index, items, phase.copies, True))
             validation = replace(validation, features=self._features(index, judged, 1, False))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,18 @@ class Pool:
     def landmarks(self, rows: Rows) -> NDArray[np.float32]:
         """(k, 2, 468, 3): each face and its neutral from straight ahead, zeros where there is none."""
         return self._read(rows, lambda samples, inner: samples.landmarks(inner))
+
+    def without_faint(self, present_from: Mapping[str, float]) -> Pool:
+        """The same rows; of the AUs named here, what is present with less than that intensity is unknown.
+
+        Raises:
+            UsageError: an AU that is not in `aus`.
+        """
+        if absent := [au for au in present_from if au not in self.aus]:
+            raise UsageError(f"present_from.{absent[0]}: expected one of {', '.join(self.aus)}")
+        least = np.array([present_from.get(au, 0.0) for au in self.aus], np.float32)
+        faint = (self.occurrence == 1) & (self.intensity < least)
+        return replace(self, occurrence=np.where(faint, UNKNOWN, self.occurrence).astype(np.uint8))
 
     def clip(self, rows: Rows) -> Rows:
         """(k,): a number for each row's clip, no other folder's; all stills of a folder share one."""

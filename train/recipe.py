@@ -58,8 +58,13 @@ class DataTable:
     validation_seed: int = 0
     validation_subjects: tuple[int, ...] = ()
     """Named ones instead of a share."""
+    present_from: Mapping[str, float] = field(default_factory=dict)
+    """By AU, the least intensity, 0–5, that is learned from as present; what is fainter counts as unknown."""
 
     def __post_init__(self) -> None:
+        for au, least in self.present_from.items():
+            if not (isinstance(least, int | float) and 0 <= least <= 5):
+                raise ValueError(f"present_from.{au}: expected an intensity from 0 to 5, got {least!r}")
         if not self.folders:
             raise ValueError("folders: expected at least one sample folder, got none")
         _require(self, 0.01, 0.9, "validation_share")

@@ -23,6 +23,7 @@ from train.batches import Batches
 from train.pool import Pool
 from train.recipe import AugmentTable, DataTable, PhaseTable
 from train.schedule import learning_rate
+from train.shards import UNKNOWN
 
 NONE = AugmentTable(flip=0)
 
@@ -134,6 +135,18 @@ def test_a_pool_puts_folders_together(tmp_path: Path) -> None:
     assert np.array_equal(pool.crop("box_224", rows)[:2], np.concatenate(wanted))
     with pytest.raises(UsageError, match="AU09: not in the data, which has AU01, AU04, AU12"):
         Pool.open([one, two], ["AU09"])
+
+
+def test_what_is_too_faint_is_not_learned_from(bars: Path) -> None:
+    pool = Pool.open([bars], ["AU01", "AU12"])
+    taught = pool.without_faint({"AU12": 3.5})
+    np.testing.assert_array_equal(taught.occurrence[:, 0], pool.occurrence[:, 0])
+    for before, after, level in zip(
+        pool.occurrence[:, 1], taught.occurrence[:, 1], pool.intensity[:, 1], strict=True
+    ):
+        assert after == (UNKNOWN if before == 1 and level < 3.5 else before)
+    with pytest.raises(UsageError, match=r"present_from\.AU09: expected one of AU01, AU12"):
+        pool.without_faint({"AU09": 2})
 
 
 @settings(max_examples=40, deadline=None)

@@ -50,6 +50,7 @@ def test_mistakes_are_named_where_they_are(small_table: Callable[..., dict[str, 
     refused(good | {"phase": []}, r"expected at least one \[\[phase\]\]")
     refused(good | {"data": data | {"folders": []}}, "data: folders: expected at least one")
     refused(good | {"data": data | {"validation_share": 1.5}}, "validation_share: expected 0.01 to 0.9")
+    refused(good | {"data": data | {"present_from": {"AU01": 6}}}, "present_from.AU01: expected an intensity")
     refused(good | {"augment": {"flip": 2.0}}, "augment: flip: expected 0 to 1, got 2.0")
     refused(good | {"engine": engine | {"network": "vgg"}}, "engine: small: unknown network 'vgg'")
     refused(good | {"engine": engine | {"aus": ["AU1"]}}, "expected names like AU01")

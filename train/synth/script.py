@@ -71,6 +71,19 @@ _TOGETHER: tuple[tuple[float, tuple[int, ...]], ...] = (
 )
 """Weights and numbers of action units that occur together."""
 
+_CAST_DOWN = 0.3
+"""How often the eyes of an imperfect neutral face look down, with lids that follow."""
+_NEARLY_AT_REST: tuple[Mapping[str, float], ...] = (
+    {"AU12": 0.4},
+    {"AU43": 0.6},
+    {"AU01": 0.3, "AU02": 0.3},
+    {"AU04": 0.35},
+    {"AU01": 0.35, "AU04": 0.35},
+    {"AU25": 0.5},
+    {"AU06": 0.3},
+)
+"""What faces taken for neutral ones do all the same, and how much at most."""
+
 _ALONE = {"AU01": 3, "AU02": 3, "AU04": 3, "AU05": 2, "AU06": 3, "AU09": 2, "AU12": 2, "AU26": 2, "AU43": 2}
 """How often a unit stands alone, where not once."""
 _EXCLUDE = (
@@ -123,18 +136,20 @@ def draw_still(rng: np.random.Generator) -> Acting:
 
 
 def draw_neutral(rng: np.random.Generator, imperfect: bool) -> Acting:
-    """A face at rest with small residual movement; imperfect: a slight smile, a half blink, a raised brow."""
+    """A face at rest with small residual movement; imperfect: a slight smile, a half blink, raised, drawn or
+    grieving brows, parted lips, or eyes cast down."""
     peaks: dict[str, tuple[float, float]] = {}
     _twitch(peaks, rng, 0.04)
     if imperfect:
-        au, most = (("AU12", 0.4), ("AU43", 0.6), ("AU01", 0.3), ("AU04", 0.3), ("AU25", 0.5), ("AU06", 0.3))[
-            rng.integers(6)
-        ]
-        share = rng.uniform(0.3, 1.0) * most
-        peaks[au] = (share, share)
-        if au == "AU01":
-            peaks["AU02"] = (share, share)
-    return Acting(peaks, (float(rng.normal(0, 3)), float(rng.normal(0, 3))), 0.0)
+        chosen = _NEARLY_AT_REST[rng.integers(len(_NEARLY_AT_REST))]
+        share = rng.uniform(0.3, 1.0)
+        peaks |= {au: (share * most, share * most) for au, most in chosen.items()}
+    down = float(rng.normal(0, 3))
+    if imperfect and rng.random() < _CAST_DOWN:
+        down = float(rng.uniform(8, 24))
+        lids = max(peaks.get("AU43", (0.0, 0.0))[0], down * _LIDS_FOLLOW)
+        peaks["AU43"] = (lids, lids)
+    return Acting(peaks, (float(rng.normal(0, 3)), -down), 0.0)
 
 
 def draw_expression(rng: np.random.Generator) -> dict[str, tuple[float, float]]:

@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from engines.networks.delta import AttentionPool, Delta, Wide, _as_ways, _with_one_left_out
+from engines.networks.delta import (
+    _LEFT_OUT,
+    _PLACE_GAIN,
+    AttentionPool,
+    Delta,
+    Wide,
+    _as_ways,
+    _with_one_left_out,
+)
 from pipeline.errors import UsageError
 
 GENERATOR = torch.Generator().manual_seed(3)
@@ -53,12 +61,14 @@ def test_faces_do_not_see_each_other(network: Delta) -> None:
 
 def test_attention_gathers_by_softmax() -> None:
     torch.manual_seed(1)
-    pool, x = AttentionPool(5, 2), torch.randn((2, 5, 3, 4))
+    pool, x = AttentionPool(5, 2, 3), torch.randn((2, 5, 3, 3))
+    pool.place.data.normal_()
     gathered, maps = (t.detach().numpy() for t in pool(x))
     weight, bias = pool.map.weight.detach().numpy()[:, :, 0, 0], pool.map.bias.detach().numpy()
+    place = _PLACE_GAIN * pool.place.detach().numpy()
     for b in range(2):
         for au in range(2):
-            score = np.exp(np.einsum("c,chw->hw", weight[au], x[b].numpy()) + bias[au])
+            score = np.exp(np.einsum("c,chw->hw", weight[au], x[b].numpy()) + bias[au] + place[au])
             np.testing.assert_allclose(maps[b, au], score / score.sum(), atol=1e-6)
             wanted = (score / score.sum() * x[b].numpy()).sum(axis=(1, 2))
             np.testing.assert_allclose(gathered[b, au], wanted, atol=1e-5)
@@ -66,10 +76,10 @@ def test_attention_gathers_by_softmax() -> None:
 
 def test_one_part_at_most_is_left_out_and_the_mean_stays() -> None:
     torch.manual_seed(0)
-    one, other = _with_one_left_out([torch.ones((20000, 1, 1)), torch.ones((20000, 1, 1))])
+    one, other = _with_one_left_out([torch.ones((100000, 1, 1)), torch.ones((100000, 1, 1))])
     assert ((one > 0) | (other > 0)).all()
-    for part in (one, other):
-        assert abs(float((part == 0).float().mean()) - 0.15) < 0.01
+    for part, share in zip((one, other), _LEFT_OUT, strict=True):
+        assert abs(float((part == 0).float().mean()) - share) < 0.01
         assert abs(float(part.mean()) - 1) < 0.01
 
 
