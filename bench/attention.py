@@ -177,7 +177,10 @@ class Looker:
         chances = torch.sigmoid(logits)[0].tolist()
         rows = zip(spec.aus, chances, spec.thresholds, strict=True)
         called = {au: chance for au, chance, threshold in rows if chance >= threshold}
-        return Look(window[-1], SHOWN[spec.network](found, spec), called)
+        maps = SHOWN[spec.network](found, spec)
+        if not maps:
+            raise UsageError(f"--engine {spec.name}: this variant of {spec.network} has no map; leave it out")
+        return Look(window[-1], maps, called)
 
 
 def look_at(
@@ -326,7 +329,8 @@ def _draw_look(
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{max(value, 0):.2f}"
+    value = max(value, 0.0) + 0.0  # no minus before a zero
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
 
 
 def _numbers(text: str) -> list[int]:

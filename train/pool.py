@@ -109,6 +109,10 @@ class Pool:
         faint = (self.occurrence == 1) & (self.intensity < least)
         return replace(self, occurrence=np.where(faint, UNKNOWN, self.occurrence).astype(np.uint8))
 
+    def au_centers(self, rows: Rows, crop: str) -> NDArray[np.float32]:
+        """(k, 20, 2): EAC-Net's AU centres as shares of that crop's side."""
+        return self._read(rows, lambda samples, inner: samples.au_centers(inner, crop))
+
     def clip(self, rows: Rows) -> Rows:
         """(k,): a number for each row's clip, no other folder's; all stills of a folder share one."""
         folder = np.searchsorted(self.starts, rows, side="right") - 1

@@ -20,7 +20,10 @@ answers most of it and is followed there ("as published"):
   multiplication where there is one (f⁽²⁾, f⁽⁴⁾); tanh after the pixel features f⁽³ˢ⁾; nothing after the
   last convolution (as published). Without its attentions a branch is Section 4.3's five stacked
   convolutions: B-Net.
-- B-Net and W-Net differ by the weights of the loss only, and so do iWCSP-Net and iARL: one network each.
+- B-Net and W-Net differ by the weights of the loss only, and so do iWCSP-Net and iARL: one network each. In
+  a recipe, the rows of Table 9 are the `variant` b, b, wc, wcs and wcsp with `loss = "arl"`; B-Net has
+  `arl = { weights = "equal" }`; those with an i have `max_intensity = 5`, and all but iARL
+  `arl = { cosine = 0.0 }`. H, the region layers, is in every row.
 - The CRF's messages. Eq. 4 gives kernels without a norm. Their sums over 1935 pixels, times 5 and 3, would
   leave every pixel with the majority's label after one step, and no gradient. The hyper-parameters are the
   defaults of Zheng et al.'s CRF layer [19], which divides each kernel's sum by its sum of weights (as
@@ -29,9 +32,10 @@ answers most of it and is followed there ("as published"):
   Here Eq. 3 is followed, and the sums are exact.
 - What is learnt in the CRF. Section 4.1.2 says the label compatibility, started as Potts, and calls w⁽¹⁾ and
   w⁽²⁾ hyper-parameters; the published layer could adapt these as well. Section 4.1.2 is followed.
-- The energy in Eqs. 9 and 13. Mean field is what minimises it; train/paper_losses.py can add it all the same.
-- Input: minus 128, divided by 128 (as published). Training crops 176 of 200 px at random, streaming the
-  middle.
+- The energy in Eqs. 9 and 13. Mean field is what minimises it; train/paper_losses.py can add it all the same
+  (`arl = { energy = 1.0 }`), by exact sums over all pairs.
+- Input: minus 128, divided by 128 (as published). Training cuts 176 of 200 px at random (`augment.crop =
+  "level_eyes_whole_200"`), streaming takes the middle.
 
 Both labels of a pixel sum to 1, so one product with the 1936×1936 kernel a step suffices. While gradients are
 asked for, one AU's kernel is kept at a time and computed anew on the way back: 15 MB a face instead of 180.
@@ -39,6 +43,7 @@ asked for, one AU's kernel is kept at a time and computed anew on the way back: 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -187,6 +192,10 @@ class Attention(NamedTuple):
     """v⁽⁰ˢ⁾."""
     refined: Tensor | None
     """v⁽ˢ⁾."""
+    pixel_logits: Tensor | None = None
+    """Whose sigmoid is v⁽⁰ˢ⁾."""
+    pixel_features: Tensor | None = None
+    """f⁽³ˢ⁾, (B, 16, 44, 44)."""
 
 
 class Branch(nn.Module):
@@ -213,7 +222,7 @@ class Branch(nn.Module):
 
     def forward(self, shared: Tensor) -> tuple[Tensor, Attention]:
         """(B, 64, 44, 44) → the AU's logit (B, 1) and its attention."""
-        channel_weights = initial = refined = None
+        channel_weights = initial = refined = logits = features = None
         x = functional.relu(self.first(shared))
         y = self.second(x)
         if self.attends_channels:
@@ -225,17 +234,20 @@ class Branch(nn.Module):
             features = torch.tanh(self.pixel_features(x))
             logits = self.pixel_weights(features)
             initial = torch.sigmoid(logits)
-            refined = initial if self.crf is None else self._refine(logits, features)
+            refined = initial
+            if self.crf is not None:
+                refined = self.of_crf(FullyConnectedCRF.__call__, logits, features)
             y = y * refined  # Eq. 6
         y = self.fifth(functional.relu(self.fourth_norm(y)))
-        return self.fc(y.mean(dim=(2, 3))), Attention(channel_weights, initial, refined)  # Eq. 7
+        answer = self.fc(y.mean(dim=(2, 3)))  # Eq. 7
+        return answer, Attention(channel_weights, initial, refined, logits, features)
 
-    def _refine(self, logits: Tensor, features: Tensor) -> Tensor:
-        assert self.crf is not None
-        if torch.is_grad_enabled() and logits.requires_grad:
-            refined: Tensor = checkpoint(self.crf, logits, features, use_reentrant=False)
-            return refined
-        return self.crf(logits, features)
+    def of_crf(self, function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+        """A function of this branch's CRF and maps, whose kernel is computed anew on the way back."""
+        if torch.is_grad_enabled() and any(m.requires_grad for m in maps):
+            found: Tensor = checkpoint(function, self.crf, *maps, use_reentrant=False)
+            return found
+        return function(self.crf, *maps)
 
 
 class ARL(AUNetwork):
