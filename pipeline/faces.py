@@ -209,7 +209,7 @@ def neutral_of(seen: Observation) -> Neutral:
 
 
 def distance_from_rest(seen: Observation) -> float | None:
-    """`neutral.rest_distance` of a face: 0 at an average face at rest, None where it cannot count as neutral."""
+    """`neutral.rest_distance` of a face: 0 at an average one at rest, None where it cannot be neutral."""
     rotation = head_rotation(seen.points)
     pose = head_pose(rotation)
     aligned_xy = align.transform_points(align.five_point_transform(seen.points), seen.points)

@@ -109,9 +109,10 @@ def plan(order: Order) -> Plan:
     dataset = recognise(order.root, order.dataset)
     report, subjects = read_checked(order.root, dataset)
     if report.fatal and not order.partial:
+        first, count = report.fatal[0], len(report.fatal)
         raise SourceError(
-            f"{order.root}: {dataset.title} is not whole: {report.fatal[0]} ({len(report.fatal)} such problems, "
-            "see train data check); copy what is missing, or prepare what is there with --partial"
+            f"{order.root}: {dataset.title} is not whole: {first} ({count} such problems, see train data "
+            "check); copy what is missing, or prepare what is there with --partial"
         )
     jobs: list[Job] = []
     left_out: list[str] = []
