@@ -19,7 +19,8 @@ import numpy as np
 
 from pipeline.errors import OutputError, UsageError
 from pipeline.progress import Progress
-from train.data.mimic_layouts import LAYOUTS, Layout, Shown
+from train.data.mimic_layouts import DATASETS, Layout, Shown
+from train.data.mimic_lists import LISTS
 from train.synth.camera import photograph
 from train.synth.figure import Acting
 from train.synth.labels import labels
@@ -27,6 +28,7 @@ from train.synth.pose import Pose
 from train.synth.script import LABELLED, Event, acting_at, excludes
 from train.synth.studio import Studio, take
 
+LAYOUTS = {**DATASETS, **LISTS}
 README = "README.txt"
 MARK = "SYNTHETIC"
 _SIZE_WH, _FACE_PX = (320, 240), 140.0

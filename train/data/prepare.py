@@ -233,7 +233,12 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="the dataset's top folder")
     parser.add_argument("--out", type=Path, metavar="CACHE", required=True, help="a folder elsewhere")
-    parser.add_argument("--dataset", metavar="NAME", help="if the layout does not tell, e.g. fera2015")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="if the layout does not tell: fera2015, jaanet-bp4d …"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="image root of JAA-Net's and others' lists"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core"
     )
@@ -255,6 +260,6 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     crops = tuple(crop_spec(name) for name in dict.fromkeys(args.crops.split(",")))
     options = Options(crops, args.exposure_compensation, args.keep_bad)
-    order = Order(args.root, args.out, args.dataset, args.workers, options, args.partial)
+    order = Order(args.root, args.out, args.dataset, args.images, args.workers, options, args.partial)
     print(text(prepare(order), args.out))
     return 0

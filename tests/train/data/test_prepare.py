@@ -31,7 +31,7 @@ from train.data.base import Place
 from train.data.cache import BAD, NO_FACE, SAMPLE, PreparedSet, open_cache
 from train.data.layouts import DATASETS
 from train.data.media import video
-from train.data.mimic_layouts import LAYOUTS
+from train.data.mimic_layouts import DATASETS as LAYOUTS
 from train.data.plan import Order
 from train.data.prepare import main, prepare
 from train.data.streamed import Options, find_neutral
@@ -45,7 +45,7 @@ def order(root: Path, out: Path, **changes: Any) -> Order:
     options = Options(
         changes.pop("crops", CROPS), changes.pop("compensate", True), changes.pop("keep_bad", False)
     )
-    values = {"dataset": None, "workers": 1, "options": options, "partial": False} | changes
+    values = {"dataset": None, "images": None, "workers": 1, "options": options, "partial": False} | changes
     return Order(root, out, **values)
 
 
