@@ -17,7 +17,7 @@ from pipeline.progress import Progress
 from train.data.base import Dataset, Problem, Subject
 from train.data.folds import parts_of
 from train.data.layouts import recognise
-from train.data.mimic import MARK, is_rendered
+from train.data.rendered import MARK, is_rendered
 from train.shards import UNKNOWN, write_whole
 
 SHOWN_PROBLEMS = 12

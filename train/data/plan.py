@@ -14,7 +14,7 @@ from train.data.base import Dataset, Recording
 from train.data.cache import SCHEMA
 from train.data.check import Report, read_checked
 from train.data.layouts import recognise
-from train.data.mimic import is_rendered
+from train.data.rendered import is_rendered
 from train.data.streamed import Job, Options
 from train.samples import SampleWriter
 

@@ -13,9 +13,10 @@ from train.data.base import Recording
 from train.data.check import check
 from train.data.folds import PUBLISHED
 from train.data.layouts import DATASETS, recognise
-from train.data.mimic import LAYOUTS, Order, Sitter, is_rendered, main, mimic
+from train.data.mimic import LAYOUTS, Order, Sitter, main, mimic
 from train.data.mimic_layouts import DATASETS as OWN
 from train.data.mimic_layouts import Shown
+from train.data.rendered import is_rendered
 from train.shards import UNKNOWN
 from train.synth.script import LABELLED, excludes
 
