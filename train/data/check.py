@@ -17,6 +17,7 @@ from pipeline.progress import Progress
 from train.data.base import Dataset, Problem, Subject
 from train.data.folds import parts_of
 from train.data.layouts import recognise
+from train.data.rendered import MARK, is_rendered
 from train.shards import UNKNOWN, write_whole
 
 SHOWN_PROBLEMS = 12
@@ -150,22 +151,32 @@ class Report:
         return "\n".join(rows)
 
 
-def check(root: Path, name: str | None = None) -> Report:
+def check(root: Path, name: str | None = None, images: Path | None = None) -> Report:
     """Read all labels of a dataset, and list its pictures or open its videos without decoding them.
 
     Args:
         root: its top folder.
         name: of the dataset; None to tell by the layout.
+        images: the image root of lists.
 
     Raises:
         SourceError: not recognised, or not one labelled frame in it.
         UsageError: no dataset has that name.
     """
-    dataset = recognise(root, name)
-    report = Report(root, dataset)
+    return read_checked(root, recognise(root, name, images))[0]
+
+
+def read_checked(root: Path, dataset: Dataset) -> tuple[Report, list[Subject]]:
+    """The same of a dataset that is known, with what was read.
+
+    Raises:
+        SourceError: not one labelled frame in it.
+    """
+    report, subjects = Report(root, dataset), []
     progress = Progress(f"reading {dataset.title}", dataset.subject_count, unit="subjects")
     try:
         for subject in dataset.read(root):
+            subjects.append(subject)
             report.subjects.append(SubjectRow.of(subject))
             report.problems += [problem for r in subject.recordings for problem in r.problems]
             progress.step(len(report.subjects))
@@ -175,20 +186,25 @@ def check(root: Path, name: str | None = None) -> Report:
     if not report.total("labels"):
         first = f" ({report.fatal[0]})" if report.fatal else ""
         raise SourceError(f"{root}: laid out as {dataset.title}, but not one labelled frame in it{first}")
-    return report
+    return report, subjects
 
 
 def _check_subjects(report: Report) -> None:
     dataset, there = report.dataset, {subject.name for subject in report.subjects}
     missing = [name for name in dataset.subjects if name not in there]
     strange = sorted(there - set(dataset.subjects)) if dataset.subjects else []
+    rendered = is_rendered(report.root)
+    if rendered:
+        text = f"{MARK}: rendered faces in the layout of {dataset.title}, not the dataset"
+        report.problems.append(Problem(text, False))
     if missing:
-        report.problems.append(Problem(f"subjects that are not there: {', '.join(missing)}", True))
+        text = f"subjects that are not there: {', '.join(missing)}"
+        report.problems.append(Problem(text, not rendered))
     if strange:
         report.problems.append(Problem(f"no subjects of {dataset.title}: {', '.join(strange)}", False))
     if not dataset.subjects and len(there) != dataset.subject_count:
         text = f"{len(there)} subjects, {dataset.title} has {dataset.subject_count}"
-        report.problems.append(Problem(text, len(there) < dataset.subject_count))
+        report.problems.append(Problem(text, len(there) < dataset.subject_count and not rendered))
     if not any(subject.levels.any() for subject in report.subjects):
         report.problems.append(Problem("no intensity of any AU in it; taken as unknown", False))
     labels = report.total("labels")
@@ -208,10 +224,15 @@ def main(argv: Sequence[str]) -> int:
         description="Say what a dataset's folder holds, and what is missing or odd.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="the dataset's top folder")
-    parser.add_argument("--dataset", metavar="NAME", help="if the layout does not tell, e.g. fera2015")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="if the layout does not tell: fera2015, jaanet-bp4d …"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="image root of JAA-Net's and others' lists"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it there")
     args = parser.parse_args(argv)
-    report = check(args.root, args.dataset)
+    report = check(args.root, args.dataset, args.images)
     print(report.text())
     if args.json is not None:
         write_whole(args.json, (json.dumps(report.plain(), indent=2, ensure_ascii=False) + "\n").encode())
