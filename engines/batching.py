@@ -2,7 +2,7 @@
 
 A batch always has the size that the engine was compiled for and is filled up with zeros. Kernels for another
 size add up in another order, so a size chosen by how many happen to wait would let a face's result depend on
-its company; this way it does not.
+its company. This way what is left is its place in the batch: the last bits of a sum, on some kernels.
 """
 
 from __future__ import annotations

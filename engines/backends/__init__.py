@@ -45,6 +45,11 @@ def obstacle(name: str) -> str | None:
     return f"the PyTorch here is built without CUDA, which {name} needs" if cpu_only else None
 
 
+def able_here() -> list[str]:
+    """The backends that can run here, best first."""
+    return [name for name in BACKENDS if obstacle(name) is None]
+
+
 def choose(name: str) -> tuple[str, str]:
     """The backend to use for `--backend name`, and why, as one phrase.
 

@@ -1,5 +1,5 @@
-"""What backends have in common that compile PyTorch's graph for one batch size, mainly for a GPU: the graphs of
-an engine, whole or in parts, and the way of arrays to the device and back."""
+"""What backends have in common that compile PyTorch's graph for one batch size, mainly for a GPU: the graphs
+of an engine, whole or in parts, and the way of arrays to the device and back."""
 
 from __future__ import annotations
 
