@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _INFO_FILE = "device.json"
 _HIDDEN = (128, 28, 28)
+WINDOWS = 16
+"""In flight for a face at hop 1; more go in turns."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Shapes = Mapping[str, tuple[tuple[int, ...], type]]
 Call = Callable[..., Tensor]
@@ -144,7 +146,7 @@ class LastPart(nn.Module):
 
 
 def sliding_parts(engine: ExportedEngine, batch: int) -> dict[str, tuple[nn.Module, Shapes]]:
-    """The three graphs of a temporal engine in parts, and what they read: 16 windows for each face."""
+    """The three graphs of a temporal engine in parts, and what they read: `WINDOWS` for each face."""
     network: Any = engine.network
     shapes = part_shapes(engine.network.input_px, batch)
     parts = {"frame": GatesPart(engine), "step": StepPart(network), "head": LastPart(network)}
@@ -154,7 +156,7 @@ def sliding_parts(engine: ExportedEngine, batch: int) -> dict[str, tuple[nn.Modu
 def part_shapes(input_px: int, batch: int) -> dict[str, Shapes]:
     """What each part reads."""
     channels, *picture = _HIDDEN
-    windows = 16 * batch
+    windows = WINDOWS * batch
     return {
         "frame": {"crops": ((batch, input_px, input_px, 3), np.uint8)},
         "step": {
@@ -180,7 +182,7 @@ class FixedSlidingSession:
 
     def features_of(self, crops: Sequence[np.ndarray]) -> list[Tensor]:
         """See `ManyAtOnce`."""
-        if not crops:
+        if not len(crops):
             return []
         batches = in_batches({"crops": np.stack(crops)}, self._batch)
         return [gates for filled, faces in batches for gates in self._frame(filled)[:faces]]
@@ -191,7 +193,7 @@ class FixedSlidingSession:
 
     def step(self, gates: Sequence[Tensor], states: Sequence[Tensor | None]) -> list[Tensor]:
         """See `SlidingSession`; a state is (2, 128, 28, 28), hidden and cell."""
-        windows = 16 * self._batch
+        windows = WINDOWS * self._batch
         after: list[Tensor] = []
         with torch.inference_mode():
             for begin in range(0, len(gates), windows):

@@ -35,7 +35,6 @@ from engines.weights import load_network, randomise, save_bundle
 from pipeline.errors import EngineError, OutputError, UsageError
 
 ALL = os.environ.get("AUSTREAM_SWEEP") == "all"
-slow = pytest.mark.skipif(not ALL, reason="takes minutes; AUSTREAM_SWEEP=all runs it")
 needs_compiler = pytest.mark.skipif(
     shutil.which(os.environ.get("CXX", "g++")) is None,
     reason="no C++ compiler, which AOTInductor builds with",
@@ -150,26 +149,22 @@ def test_half_weights_take_half_the_space_and_are_rounded_once() -> None:
 
 @pytest.mark.parametrize("module", [ForTwo(), Sorted()])
 def test_what_onnx_cannot_hold_is_one_line(module: torch.nn.Module) -> None:
-    with pytest.raises(EngineError, match="ONNX|fixed the batch") as error:
+    with pytest.raises(EngineError, match=r"ONNX|fixed the batch") as error:
         onnx_file.to_onnx(module, INPUTS)
     assert "\n" not in str(error.value)
 
 
-def test_onnx_runtime_needs_no_torch_when_the_cache_is_warm(delta_onnx: Path) -> None:
-    code = (
-        """
+@pytest.mark.usefixtures("delta_onnx")
+def test_onnx_runtime_needs_no_torch_when_the_cache_is_warm() -> None:
+    code = """
 import sys
 import numpy as np
-from engines.build import parity_inputs
-""".strip().splitlines()[:2]
-        + [
-            "from engines.runtime import load_engine",
-            "engine = load_engine('delta', 'onnxruntime')",
-            "inputs = {n: np.zeros(s, d) for n, (s, d) in engine.spec.inputs(3).items()}",
-            "print(engine.run(**inputs).shape, 'torch' in sys.modules, 'onnx' in sys.modules)",
-        ]
-    )
-    done = subprocess.run([sys.executable, "-c", "\n".join(code)], check=True, capture_output=True, text=True)
+from engines.runtime import load_engine
+engine = load_engine("delta", "onnxruntime")
+inputs = {n: np.zeros(s, d) for n, (s, d) in engine.spec.inputs(3).items()}
+print(engine.run(**inputs).shape, "torch" in sys.modules, "onnx" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout.strip() == f"(3, {len(resolve('delta').spec.aus)}) False False"
 
 
@@ -212,8 +207,10 @@ def test_half_precision_in_products_alone_stays_near(name: str) -> None:
     assert 0 < float((got - wanted).abs().max()) < 2e-2
 
 
-def test_sliding_by_fixed_batches_is_the_full_window() -> None:
-    """The session's own doing, with PyTorch's modules instead of compiled ones: two faces, a batch of two."""
+def test_sliding_by_fixed_batches_is_the_full_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The session's own doing, with PyTorch's modules instead of compiled ones: two faces, a batch of two.
+    Of windows only two at a time, so that they go in turns."""
+    monkeypatch.setattr("engines.backends.fixed.WINDOWS", 1)
     bundle = resolve("satnet")
     whole = ExportedEngine(bundle.spec, load_network(bundle))
     fixed = {
@@ -225,7 +222,7 @@ def test_sliding_by_fixed_batches_is_the_full_window() -> None:
     engine = SlidingEngine(bundle.spec, session, "inductor", "fp32", "test", entry, 2)
     coarse = np.random.default_rng(5).integers(0, 256, (18, 14, 14, 3), dtype=np.uint8)
     crops = coarse.repeat(16, 1).repeat(16, 2)
-    tracks = [engine.track(1, 2), engine.track(1, 2)]
+    tracks = [engine.track(1, 8), engine.track(1, 8)]
     for n in range(17):
         outputs = engine.push([(track, crops[n + i], n, False) for i, track in enumerate(tracks)])
         if n == 15:
@@ -235,7 +232,7 @@ def test_sliding_by_fixed_batches_is_the_full_window() -> None:
         with torch.inference_mode():
             wanted = whole(torch.from_numpy(crops[i : i + 16])[None])[0].numpy()
         np.testing.assert_allclose(output, wanted, atol=1e-5)
-    np.testing.assert_allclose(session.features(crops[0]), session.features_of(crops[:1])[0], atol=1e-6)
+    np.testing.assert_allclose(session.features(crops[0]), session.features_of(crops[:1])[0], atol=1e-5)
 
 
 # AOTInductor.
