@@ -51,8 +51,8 @@ def parser() -> argparse.ArgumentParser:
         metavar="NAME",
         help="engine name or bundle folder; repeatable or comma-separated (default: delta)",
     )
-    add("--backend", help="auto, openvino or torch (default: auto)")
-    add("--precision", help="fp32 or fp16 (default: fp32)")
+    add("--backend", help="auto, openvino, onnxruntime, inductor, tensorrt or torch (default: auto)")
+    add("--precision", help="auto, fp32, bf16, fp16 or int8 (default: auto)")
     add(
         "--neutral",
         metavar="HOW",

@@ -14,6 +14,8 @@ BENCHES = {
     "stops": "every way a run can end, and what it leaves behind",
     "diffmap": "the difference-map kernel beside NumPy and OpenCV",
     "transport": "frames between two processes: ours beside ZeroMQ bytes and multiprocessing.Queue",
+    "engine": "every engine × backend × precision beside PyTorch eager: speed, size, build, start-up, parity",
+    "gpu": "on a machine with an NVIDIA GPU: parity, frames/s by batch, feeds, latency, ceilings, crops",
     "sliding": "SAT-Net frame by frame beside the full window, PyTorch's and OpenVINO's",
     "demo": "check a run on --source demo against the expressions that the clip was made from",
     "truth": "what engines see: on rendered strangers, on a real clip, in calm stretches; with plots",

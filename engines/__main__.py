@@ -15,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engines import backends
 from engines.backends import BACKENDS, PRECISIONS
 from engines.bundle import list_bundles, resolve
-from engines.runtime import load_engine
+from engines.runtime import load_engine, log_to_stderr
 from pipeline.errors import AustreamError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from engines.figures import Figures
 
 Rows = list[dict[str, Any]]
+ONNX_FILE = "onnx"
+"""Not a backend that runs: `build` writes a file."""
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -105,7 +108,11 @@ def _params_table(network: str, figures: Sequence[Figures]) -> str:
 
 
 def command_build(args: argparse.Namespace) -> Rows:
-    """Compile, or find compiled."""
+    """Compile, or find compiled; or write an ONNX file."""
+    if args.backend == ONNX_FILE:
+        return _write_onnx(args)
+    if args.out is not None:
+        raise UsageError(f"--out: expected --backend {ONNX_FILE} beside it; others are kept in the cache")
     engine = load_engine(args.bundle, args.backend, args.precision)
     print(
         f"{engine.spec.name}: {engine.backend} ({engine.reason}), {engine.precision}, {engine.spec.trained}"
@@ -115,6 +122,23 @@ def command_build(args: argparse.Namespace) -> Rows:
     return [
         {"engine": engine.spec.name, "backend": engine.backend, "precision": engine.precision}
         | {"folder": str(engine.folder), "parity": asdict(engine.parity)}
+    ]
+
+
+def _write_onnx(args: argparse.Namespace) -> Rows:
+    """What other machines read: TensorRT's own tools, for one."""
+    backends.get("onnxruntime")  # refuses in one line where it is missing
+    from engines.onnx_file import hand_out
+
+    path = args.out or Path(f"{resolve(args.bundle).spec.name}.onnx")
+    precision = "fp32" if args.precision == "auto" else args.precision
+    engine, apart = hand_out(args.bundle, precision, path, log_to_stderr)
+    print(f"{engine.spec.name}: ONNX, {precision}, any number of faces at a time, {engine.spec.trained}")
+    print(f"parity of ONNX Runtime with PyTorch eager: {engine.parity}; in one batch {apart:.1e} more")
+    print(path)
+    return [
+        {"engine": engine.spec.name, "backend": ONNX_FILE, "precision": precision, "file": str(path)}
+        | {"parity": asdict(engine.parity), "batch_max_abs": apart}
     ]
 
 
@@ -199,7 +223,14 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, run)
         command.add_argument("bundle", metavar="BUNDLE", help="name of an engine, or folder of a bundle")
         command.add_argument("--backend", default="auto", metavar="|".join(("auto", *BACKENDS)))
-        command.add_argument("--precision", default="fp32", metavar="|".join(PRECISIONS))
+        command.add_argument("--precision", default="auto", metavar="|".join(("auto", *PRECISIONS)))
+        if name == "build":
+            command.add_argument(
+                "--out",
+                type=Path,
+                metavar="FILE",
+                help=f"with --backend {ONNX_FILE}: where to write the file (default: ENGINE.onnx)",
+            )
         if name == "profile":
             command.add_argument("--runs", type=int, default=30, metavar="N")
             command.add_argument("--threads", type=int, metavar="N")

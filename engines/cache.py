@@ -23,8 +23,9 @@ from typing import Literal
 
 import platformdirs
 
-from engines.backends import BACKENDS, installed_version
+from engines.backends import BACKENDS, ON_GPU, installed_version
 from engines.bundle import SPEC_FILE, Bundle
+from engines.gpu import nvidia_gpu
 from engines.networks import NETWORKS
 from pipeline.errors import EngineError
 
@@ -34,7 +35,14 @@ _HERE = Path(__file__).parent
 
 Log = Callable[[str], None]
 Form = Literal["whole", "sliding"]
-_SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py")
+_SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py", "backends/recurrence.py")
+_BACKEND_SOURCES = {
+    "onnxruntime": ("onnx_file.py",),
+    "inductor": ("backends/fixed.py",),
+    "tensorrt": ("backends/fixed.py",),
+}
+"""What a backend's files are made by, beside its own module."""
+_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "nvidia-modelopt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +96,15 @@ def _machine() -> str:
     return "\n".join([platform.system(), platform.machine(), *cpu])
 
 
-def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole") -> str:
+def _backend_parts(backend: str) -> list[str | None]:
+    """Backend and versions that its compiled code depends on, and for a GPU's which it is."""
+    parts = [backend, installed_version(BACKENDS[backend])]
+    if backend in ON_GPU:
+        parts += [str(nvidia_gpu()), *map(installed_version, _TENSORRT_PACKAGES)]
+    return parts
+
+
+def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole", batch: int = 1) -> str:
     """SHA-256 over everything that the compiled engine depends on."""
     module = NETWORKS.get(bundle.spec.network, bundle.spec.network).split(".")[0]
     network, layers = _HERE / "networks" / f"{module}.py", _HERE / "networks" / "layers.py"
@@ -102,7 +118,7 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         "winograd_graph.py",
         "networks/base.py",
     )
-    sources += [_HERE / name for name in shared]
+    sources += [_HERE / name for name in (*shared, *_BACKEND_SOURCES.get(backend, ()))]
     if form == "sliding":
         sources += [_HERE / name for name in _SLIDING_SOURCES]
     parts = {
@@ -111,10 +127,10 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         "bundle": (bundle.folder / SPEC_FILE).read_text(encoding="utf-8"),
         "weights": bundle.weights_id,
         "sources": {str(p.relative_to(_HERE)): p.read_text(encoding="utf-8") for p in sources if p.exists()},
-        "backend": [backend, installed_version(BACKENDS[backend])],
+        "backend": _backend_parts(backend),
         "torch": installed_version("torch"),  # draws random weights and traces
         "precision": precision,
-        "shapes": {name: shape for name, (shape, _) in bundle.spec.inputs(1).items()},
+        "shapes": {name: shape for name, (shape, _) in bundle.spec.inputs(batch).items()},
         "machine": _machine(),
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -133,7 +149,7 @@ def _read(folder: Path, key: str) -> Entry:
     """
     try:
         entry = json.loads((folder / ENTRY_FILE).read_text(encoding="utf-8"))
-        if entry["key"] != key:
+        if entry["key"] != key or entry["schema"] != SCHEMA:
             raise _Damaged(f"{ENTRY_FILE} is of another engine")
         for name, digest in entry["files"].items():
             if _sha256(folder / name) != digest:
@@ -160,6 +176,7 @@ def entry(
     build: Callable[[Path], Parity],
     log: Log,
     form: Form = "whole",
+    batch: int = 1,
 ) -> Entry:
     """The compiled engine from the cache; built where it is missing or damaged.
 
@@ -170,13 +187,15 @@ def entry(
         build: writes the backend's files into the folder that it is given, and says how they compare.
         log: is told of a damaged entry.
         form: whole, or in parts.
+        batch: faces at a time.
 
     Raises:
         EngineError: the cache cannot be written; or what `build` raises.
     """
-    key = entry_key(bundle, backend, precision, form)
+    key = entry_key(bundle, backend, precision, form, batch)
     root = cache_folder()
     name = bundle.spec.name if form == "whole" else f"{bundle.spec.name}-{form}"
+    name = name if batch == 1 else f"{name}-{batch}"
     folder = root / f"{name}-{backend}-{precision}-{key[:16]}"
     if folder.exists():
         try:

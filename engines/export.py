@@ -64,6 +64,23 @@ class ExportedEngine(nn.Module):
         return torch.sigmoid(self.logits(crops, **{n: t for n, t in beside.items() if t is not None}))
 
 
+class Mixed(nn.Module):
+    """A module whose convolutions and products are computed in another precision, as autocast decides; what
+    must stay exact (positions, exponentials, the CRF's sums) stays float32, and so do inputs and outputs."""
+
+    def __init__(self, module: nn.Module, device_type: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module, self.device_type, self.dtype = module, device_type, dtype
+        self.eval()
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """The module's result, float32."""
+        # Without the cache, which would keep halves of the weights that the trace took for inputs.
+        with torch.autocast(self.device_type, self.dtype, cache_enabled=False):
+            computed: Tensor = self.module(**inputs)
+        return computed.float()
+
+
 class FramePart(nn.Module):
     """What a sliding engine computes once per frame: uint8 crops (B, 224, 224, 3) → features (B, 30, 30, 128)
     up to the ConvLSTM, channels last, with the border of zeros that its convolutions want.

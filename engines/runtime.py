@@ -9,6 +9,7 @@ import numpy as np
 
 from engines import backends, cache
 from engines.backends.base import Session
+from engines.batching import GatheringSession, fitting
 from engines.bundle import resolve
 from engines.cache import Entry, Log, Parity
 from engines.spec import EngineSpec
@@ -26,20 +27,29 @@ class Engine:
     """A network with its weights, compiled and loaded; any number of threads may use it."""
 
     def __init__(
-        self, spec: EngineSpec, session: Session, backend: str, precision: str, reason: str, entry: Entry
+        self,
+        spec: EngineSpec,
+        session: Session,
+        backend: str,
+        precision: str,
+        reason: str,
+        entry: Entry,
+        batch: int = 1,
     ):
         self.spec = spec
         self.backend = backend
-        """`openvino`, `torch`: never `auto`."""
+        """`openvino`, `torch`, …: never `auto`."""
         self.precision = precision
         self.reason = reason
-        """Why this backend, for people."""
+        """Why this backend and precision, for people."""
         self.folder: Path = entry.folder
         """The compiled engine in the cache."""
         self.parity: Parity = entry.parity
         """Against PyTorch eager, when it was built."""
         self.session = session
         """What `run` hands checked inputs to."""
+        self.batch = batch
+        """Faces that it computes at a time, whether so many come or not."""
 
     def run(
         self,
@@ -101,16 +111,18 @@ def load_engine(
     threads: int | None = None,
     log: Log = log_to_stderr,
     lanes: int = 1,
+    faces: int = 1,
 ) -> Engine:
     """An engine ready to run; compiled first where the cache does not hold it.
 
     Args:
         name_or_path: a bundle that comes with austream, or the folder of one.
-        backend: `openvino`, `torch`, or `auto` for the best that is installed.
-        precision: `fp32` or `fp16`.
+        backend: a key of `engines.backends.BACKENDS`, or `auto` for the best that can run here.
+        precision: one of `engines.backends.PRECISIONS`, or `auto` for what suits the backend.
         threads: at most so many; None leaves it to the backend.
         log: gets what takes long or went wrong, a line at a time.
         lanes: calls of `run` that go on side by side and share the threads; others wait.
+        faces: how many may come at a time; a backend for a GPU computes batches that hold so many.
 
     Raises:
         UsageError: no such engine, backend, precision or thread count.
@@ -120,7 +132,9 @@ def load_engine(
         raise UsageError(f"threads: expected 1 or more, got {threads}")
     bundle = resolve(name_or_path)
     chosen, reason = backends.choose(backend)
+    precision, why = backends.choose_precision(chosen, precision)
     implementation = backends.get(chosen, precision)
+    implementation = implementation.at(fitting(implementation.batches, faces))
     bundle.verify()
 
     def compile_into(folder: Path) -> Parity:
@@ -129,6 +143,9 @@ def load_engine(
 
         return build(bundle, implementation, precision, folder)
 
-    entry = cache.entry(bundle, chosen, precision, compile_into, log)
+    batch = implementation.batch
+    entry = cache.entry(bundle, chosen, precision, compile_into, log, batch=batch)
     session = implementation.open(entry.folder, bundle.spec, threads, lanes)
-    return Engine(bundle.spec, session, chosen, precision, reason, entry)
+    if batch > 1:
+        session = GatheringSession(session.run, batch)
+    return Engine(bundle.spec, session, chosen, precision, f"{reason}; {why}", entry, batch)

@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines import backends, cache
-from engines.backends.base import SlidingSession
+from engines.backends.base import ManyAtOnce, SlidingSession
+from engines.batching import fitting
 from engines.bundle import resolve
 from engines.cache import Entry, Log, Parity
 from engines.runtime import log_to_stderr
@@ -113,19 +114,22 @@ class SlidingEngine:
         precision: str,
         reason: str,
         entry: Entry,
+        batch: int = 1,
     ) -> None:
         self.spec = spec
         self.backend = backend
-        """`openvino`, `torch`: never `auto`."""
+        """`openvino`, `torch`, …: never `auto`."""
         self.precision = precision
         self.reason = reason
-        """Why this backend, for people."""
+        """Why this backend and precision, for people."""
         self.folder: Path = entry.folder
         """The compiled engine in the cache."""
         self.parity: Parity = entry.parity
         """Against PyTorch eager on full windows, when it was built."""
         self.session = session
         """Its parts."""
+        self.batch = batch
+        """Faces that it computes at a time, whether so many come or not."""
 
     def track(self, every: int, hop: int) -> Track:
         """A face comes into view: nothing in flight yet.
@@ -154,11 +158,12 @@ class SlidingEngine:
             UsageError: a crop of another shape or type, or one track twice.
         """
         advances = self.begin(frames)
-        crops = [crop for _, crop, _, _ in frames]
-        return self.finish(
-            advances,
-            [self.session.features(c) if a.ends else None for a, c in zip(advances, crops, strict=True)],
-        )
+        wanted = [crop for advance, (_, crop, _, _) in zip(advances, frames, strict=True) if advance.ends]
+        if isinstance(self.session, ManyAtOnce):
+            seen = iter(self.session.features_of(wanted))
+        else:
+            seen = map(self.session.features, wanted)
+        return self.finish(advances, [next(seen) if advance.ends else None for advance in advances])
 
     def begin(self, frames: Sequence[tuple[Track, NDArray[np.uint8], int, bool]]) -> list[Advance]:
         """Take note of frames, as `push`; computes nothing."""
@@ -179,11 +184,13 @@ class SlidingEngine:
         before = [track.states.pop(end, None) for track, end in windows]
         for (track, end), state in zip(windows, self.session.step(gates, before), strict=True):
             track.states[end] = state
-        outputs: list[NDArray[np.float32] | None] = []
-        for advance in advances:
-            state = advance.track.states.pop(advance.index, None)
-            outputs.append(None if state is None else self.session.head(state))
-        return outputs
+        done = [advance.track.states.pop(advance.index, None) for advance in advances]
+        ended = [state for state in done if state is not None]
+        if isinstance(self.session, ManyAtOnce):
+            outputs = iter(self.session.heads_of(ended))
+        else:
+            outputs = map(self.session.head, ended)
+        return [None if state is None else next(outputs) for state in done]
 
     def _check(self, frames: Sequence[tuple[Track, NDArray[np.uint8], int, bool]]) -> None:
         shape = self.spec.crops_shape(1)[2:]
@@ -202,6 +209,7 @@ def load_sliding(
     threads: int | None = None,
     log: Log = log_to_stderr,
     lanes: int = 1,
+    faces: int = 1,
 ) -> SlidingEngine:
     """A temporal engine in parts, ready to slide; compiled first where the cache does not hold it.
 
@@ -217,7 +225,9 @@ def load_sliding(
     if bundle.spec.window == 1:
         raise UsageError(f"{bundle.spec.name}: expected a temporal engine, this one looks at single frames")
     chosen, reason = backends.choose(backend)
+    precision, why = backends.choose_precision(chosen, precision)
     implementation = backends.get(chosen, precision)
+    implementation = implementation.at(fitting(implementation.batches, faces))
     bundle.verify()
 
     def compile_into(folder: Path) -> Parity:
@@ -226,6 +236,7 @@ def load_sliding(
 
         return build_sliding(bundle, implementation, precision, folder)
 
-    entry = cache.entry(bundle, chosen, precision, compile_into, log, form="sliding")
+    batch = implementation.batch
+    entry = cache.entry(bundle, chosen, precision, compile_into, log, form="sliding", batch=batch)
     session = implementation.open_sliding(entry.folder, bundle.spec, threads, lanes)
-    return SlidingEngine(bundle.spec, session, chosen, precision, reason, entry)
+    return SlidingEngine(bundle.spec, session, chosen, precision, f"{reason}; {why}", entry, batch)

@@ -25,7 +25,7 @@ class RunConfig:
     engine: tuple[str, ...] = DEFAULT_ENGINES
     """Names of bundles that come with austream, or folders of bundles."""
     backend: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     neutral: str = "auto"
     """`auto`, `none`, `first:SECONDS`, or the path of a photo or of a saved profile."""
     exposure_compensation: bool = True

@@ -9,7 +9,7 @@ from typing import Any
 from engines.runtime import Engine
 from engines.sliding import SlidingEngine
 from pipeline.config import RunConfig
-from pipeline.inference import CPU_HOP
+from pipeline.inference import auto_hop
 from pipeline.messages import SCHEMA_VERSION, StreamInfo
 from pipeline.sources import SourceSpec
 from pipeline.video import without_credentials
@@ -41,7 +41,7 @@ def header_row(
         "options": {
             "neutral": config.neutral,
             "exposure_compensation": config.exposure_compensation,
-            "hop": config.hop or CPU_HOP,
+            "hop": config.hop or auto_hop(e["backend"] for e in engines if e["window"] > 1),
             "max_faces": config.max_faces,
             "frames": config.frames,
             "duration": config.duration,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from engines.backends import ON_GPU
 from engines.runtime import Engine, load_engine
 from engines.sliding import Advance, SlidingEngine, Track, load_sliding
 from pipeline import align
@@ -19,7 +20,7 @@ from pipeline.errors import EngineError
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, WindowInfo
 from pipeline.windows import FaceWindow, spacing
 
-CPU_HOP = 4
+CPU_HOP, GPU_HOP = 4, 1
 
 
 def load_engines(
@@ -36,13 +37,20 @@ def load_engines(
 def _load(name: str, config: RunConfig, log: Callable[[str], None], lanes: int) -> Engine | SlidingEngine:
     from engines.bundle import resolve
 
+    faces = config.max_faces
     if resolve(name).spec.window == 1:
-        return load_engine(name, config.backend, config.precision, log=log, lanes=lanes)
+        return load_engine(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
     try:
-        return load_sliding(name, config.backend, config.precision, log=log, lanes=lanes)
+        return load_sliding(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
     except EngineError as error:
         log(f"{error}; the whole window is computed at every output instead, which is slower")
-        return load_engine(name, config.backend, config.precision, log=log, lanes=lanes)
+        return load_engine(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
+
+
+def auto_hop(temporal_backends: Iterable[str]) -> int:
+    """The hop where none is asked for, by the backends of the engines that have one."""
+    backends = set(temporal_backends)
+    return GPU_HOP if backends and backends <= set(ON_GPU) else CPU_HOP
 
 
 @dataclass
@@ -120,7 +128,7 @@ class InferStage:
         """workers: the threads that run the engines; None does everything in the caller's."""
         self._engines = tuple(engines)
         self._rate_hz = rate_hz
-        self._hop = hop or CPU_HOP
+        self._hop = hop or auto_hop(e.backend for e in self._engines if e.spec.window > 1)
         self._workers = workers or _AtOnce()
         self._windows: dict[tuple[str, int], FaceWindow] = {}
         self._slides: dict[tuple[str, int], _Slide] = {}

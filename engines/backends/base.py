@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 
@@ -48,11 +49,41 @@ class SlidingSession(Protocol):
         ...
 
 
+@runtime_checkable
+class ManyAtOnce(Protocol):
+    """What a `SlidingSession` has as well whose device wants many faces at a time."""
+
+    def features_of(self, crops: Sequence[np.ndarray]) -> list[Any]:
+        """`features` of each."""
+        ...
+
+    def heads_of(self, states: Sequence[Any]) -> list[np.ndarray]:
+        """`head` of each."""
+        ...
+
+
 class Backend(ABC):
     """Turns an exported engine into files, and such files into a session."""
 
     name: str
     precisions: tuple[str, ...]
+    batches: tuple[int, ...] = (1,)
+    """How many faces at a time it can be compiled for; a batch that is not full is filled up with zeros."""
+    batch: int = 1
+    """Which of these this one is for."""
+
+    def at(self, batch: int) -> Self:
+        """The same backend for so many faces at a time.
+
+        Raises:
+            UsageError: it has no such batch.
+        """
+        if batch not in self.batches:
+            able = " or ".join(map(str, self.batches))
+            raise UsageError(f"backend {self.name} computes {able} faces at a time, not {batch}")
+        other = copy.copy(self)
+        other.batch = batch
+        return other
 
     @abstractmethod
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +13,17 @@ import numpy as np
 import openvino
 
 from engines.backends.base import Backend, Session, SlidingSession
+from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
 from pipeline.errors import EngineError
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from engines.convlstm import ConvLSTMKernel, State
     from engines.export import ExportedEngine
 
 _FILE = "model.xml"
-_FRAME_FILE, _RECURRENCE_FILE, _HEAD_FILE = "frame.xml", "recurrence.npz", "head.xml"
+_FRAME_FILE, _HEAD_FILE = "frame.xml", "head.xml"
 Shapes = Mapping[str, tuple[tuple[int, ...], type]]
 
 
@@ -66,34 +66,6 @@ class OpenVINOSession:
         return probabilities
 
 
-class OpenVINOSlidingSession:
-    """Frame part and head through OpenVINO, one frame and one window at a time; the recurrence between them
-    through `ConvLSTMKernel`, three times as fast as OpenVINO's own (LOG.md, 2026-11-21).
-    """
-
-    def __init__(self, frame: Requests, recurrence: ConvLSTMKernel, head: Requests) -> None:
-        self._frame, self._recurrence, self._head = frame, recurrence, head
-
-    def features(self, crop: np.ndarray) -> np.ndarray:
-        """See `SlidingSession`; (30, 30, 128)."""
-        return self._frame.infer({"crops": np.ascontiguousarray(crop)[None]})
-
-    def gates(self, features: np.ndarray) -> np.ndarray:
-        """See `SlidingSession`."""
-        return self._recurrence.gates(features)
-
-    def step(self, gates: Sequence[np.ndarray], states: Sequence[State | None]) -> list[State]:
-        """See `SlidingSession`."""
-        return self._recurrence.step(gates, states)
-
-    def head(self, state: State) -> np.ndarray:
-        """See `SlidingSession`."""
-        from engines.convlstm import CHANNELS, PADDED
-
-        hidden = state.hidden.reshape(1, PADDED, PADDED, CHANNELS)
-        return self._head.infer({"hidden": hidden})[0]
-
-
 class OpenVINOBackend(Backend):
     """float32 arithmetic; `fp16` stores the weights in half the space and computes in float32 as well."""
 
@@ -113,27 +85,14 @@ class OpenVINOBackend(Backend):
 
     def export_sliding(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """IR of the frame part and the head; the ConvLSTM's weights as its kernel wants them."""
-        from engines.convlstm import CHANNELS, PADDED, by_blocks
+        from engines.convlstm import CHANNELS, PADDED
         from engines.export import FramePart, HeadPart
-        from engines.winograd import weight_transform
 
         frames = {"crops": ((1, *spec.crops_shape(1)[2:]), np.uint8)}
         _convert(FramePart(engine), frames, precision, folder / _FRAME_FILE)
         hidden = {"hidden": ((1, PADDED, PADDED, CHANNELS), np.float32)}
         _convert(HeadPart(engine), hidden, precision, folder / _HEAD_FILE)
-        lstm: Any = engine.network.conv_lstm
-        stored = np.float16 if precision == "fp16" else np.float32
-        np.savez(
-            folder / _RECURRENCE_FILE,
-            **{
-                name: weight_transform(by_blocks(layer.weight.detach().numpy())).astype(stored)
-                for name, layer in (
-                    ("input_weights", lstm.input_gates),
-                    ("hidden_weights", lstm.hidden_gates),
-                )
-            },
-            input_bias=by_blocks(lstm.input_gates.bias.detach().numpy()),
-        )
+        save_recurrence(engine, precision, folder)
 
     def open_sliding(
         self,
@@ -143,14 +102,9 @@ class OpenVINOBackend(Backend):
         lanes: int = 1,
     ) -> SlidingSession:
         """See `Backend`."""
-        from engines.convlstm import ConvLSTMKernel
-        from engines.crew import Crew, usable_cores
-
-        with np.load(folder / _RECURRENCE_FILE, allow_pickle=False) as stored:
-            weights = {name: stored[name].astype(np.float32) for name in stored.files}
-        recurrence = ConvLSTMKernel(**weights, crew=Crew(threads or usable_cores()))
+        recurrence = open_recurrence(folder, threads)
         frame = _compile(folder / _FRAME_FILE, threads, lanes)
-        return OpenVINOSlidingSession(frame, recurrence, _compile(folder / _HEAD_FILE, threads, 1))
+        return PartsSession(frame, recurrence, _compile(folder / _HEAD_FILE, threads, 1))
 
 
 def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> None:

@@ -145,7 +145,7 @@ class FullyConnectedCRF(nn.Module):
     def appearance_kernel(self, features: Tensor) -> Tensor:
         """The first kernel of Eq. 4: (B, C, H, W) → (B, H·W, H·W), 1 on the diagonal."""
         points = features.flatten(2).transpose(1, 2) / BETA
-        points = torch.cat((points, self.positions.expand(len(points), -1, -1)), dim=2)
+        points = torch.cat((points, self.positions.expand(points.shape[0], -1, -1)), dim=2)
         # −|a − b|²/2 = a·b − |a|²/2 − |b|²/2, all of it in one product.
         half = (points * points).sum(dim=2, keepdim=True) / -2
         one = torch.ones_like(half)

@@ -98,6 +98,7 @@ def crop_areas(features: Tensor, centers: Tensor) -> Tensor:
 
 def local_response_norm(x: Tensor) -> Tensor:
     """Eq. 2: x / (k + α·Σx²)^β over 3×3 neighbours of the same channel, with k = 2, α = 0.002, β = 0.75."""
+    x = x.float()  # where the rest is in float16, the squares would not fit it
     squares = functional.avg_pool2d(x * x, 3, stride=1, padding=1) * 9  # the padding counts as zeros
     # Square roots instead of a power, which runtimes compute by logarithm: y^0.75 = √y·√√y.
     root = torch.sqrt(2 + 0.002 * squares)

@@ -39,7 +39,9 @@ def run(worker: Worker) -> None:
     worker.ready(engines=[engine_entry(engine) for engine in engines])
     if not worker.wait_for_start():
         return
-    with ThreadPoolExecutor(lanes, "austream-infer") as workers:
+    # As many may ask as an engine computes at a time, so that its batches fill.
+    askers = max(lanes, *(engine.batch for engine in engines))
+    with ThreadPoolExecutor(askers, "austream-infer") as workers:
         _Loop(worker, engines, workers).run()
 
 

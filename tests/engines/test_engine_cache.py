@@ -14,6 +14,7 @@ import pytest
 from engines import cache
 from engines.bundle import Bundle, read_bundle, resolve
 from engines.cache import Entry, Parity
+from engines.gpu import GPU
 from pipeline.errors import EngineError
 
 PARITY = Parity(1e-6, 1e-7, 0, 13, 1e-4)
@@ -70,6 +71,7 @@ def edit_entry(folder: Path, **changes: object) -> None:
         (lambda f: (f / "entry.json").write_text("[]"), "entry.json cannot be read"),
         (lambda f: edit_entry(f, parity={}), "entry.json cannot be read"),
         (lambda f: edit_entry(f, key="0"), "another engine"),
+        (lambda f: edit_entry(f, schema=cache.SCHEMA + 1), "another engine"),
         (become_a_file, "Not a directory"),
     ],
 )
@@ -163,6 +165,15 @@ def test_the_key_covers_what_the_engine_depends_on(
     with monkeypatch.context() as patch:
         patch.setattr(cache, "_machine", lambda: "another CPU")
         keys.append(key())
+    keys.append(cache.entry_key(bundle, "openvino", "fp32", batch=8))
+    keys += [key(backend=name) for name in ("onnxruntime", "inductor", "tensorrt")]
+    for gpu in (GPU("H100", "9.0", "13.0"), GPU("H200", "9.0", "13.0"), GPU("H100", "9.0", "13.1")):
+        with monkeypatch.context() as patch:
+            patch.setattr(cache, "nvidia_gpu", lambda there=gpu: there)
+            keys += [key(backend=name) for name in ("inductor", "tensorrt")]
+    with monkeypatch.context() as patch:
+        patch.setattr(cache, "installed_version", lambda p: "11.1" if p.startswith("tensorrt") else real(p))
+        keys.append(key(backend="tensorrt"))
     assert len(set(keys)) == len(keys)
     unrelated = sources / "networks" / "satnet.py"
     before = key()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from engines import backends
-from engines.backends import choose
+from engines.backends import choose, choose_precision
 from engines.build import parity_inputs
 from engines.bundle import resolve
+from engines.gpu import GPU
 from engines.runtime import Engine, load_engine
 from engines.weights import load_network, save_bundle
 from pipeline.errors import EngineError, UsageError
+from pipeline.header import engine_entry
 
 
 @pytest.fixture(scope="module")
@@ -116,30 +118,72 @@ def test_level_maps_for_an_engine_without(satnet_openvino: Engine) -> None:
 
 
 def test_auto_takes_the_best_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    name, reason = choose("auto")
+    def here(gpu: GPU | None, **packages: str) -> tuple[str, str]:
+        monkeypatch.setattr(backends, "nvidia_gpu", lambda: gpu)
+        monkeypatch.setattr(backends, "installed_version", lambda p: packages.get(p.replace("-", "_")))
+        name, reason = choose("auto")
+        return name, f"{reason}; {choose_precision(name, 'auto')[1]}"
+
+    everything = {"torch_tensorrt": "2.14.0", "torch": "2.13.0", "openvino": "1.0", "onnxruntime": "1.31.1"}
+    h100 = GPU("NVIDIA H100", "9.0", "13.0")
+    name, reason = here(h100, **everything)
+    assert name == "tensorrt"
+    assert "tensorrt 2.14.0 on NVIDIA H100 (compute 9.0, CUDA 13.0)" in reason
+    assert "fp16" in reason
+    name, reason = here(h100, torch="2.13.0", openvino="1.0")
+    assert name == "inductor"
+    assert "tensorrt not installed" in reason
+    name, reason = here(h100, torch="2.13.0+cpu", openvino="1.0")
     assert name == "openvino"
-    assert "openvino" in reason
-
-    def without(*missing: str) -> Callable[[str], str | None]:
-        return lambda package: None if package in missing else "1.0"
-
-    monkeypatch.setattr(backends, "installed_version", without("openvino"))
-    name, reason = choose("auto")
+    assert "built without CUDA" in reason
+    name, reason = here(None, **everything)
+    assert name == "openvino"
+    assert "no NVIDIA GPU for tensorrt; no NVIDIA GPU for inductor" in reason
+    assert "fp32 on a CPU" in reason
+    assert here(None, torch="2.13.0", onnxruntime="1.31.1")[0] == "onnxruntime"
+    name, reason = here(None, torch="2.13.0")
     assert name == "torch"
-    assert "openvino not installed" in reason
+    assert "openvino not installed; onnxruntime not installed" in reason
     with pytest.raises(EngineError, match="pip install openvino"):
         load_engine("cednn", "openvino")
-    monkeypatch.setattr(backends, "installed_version", without("openvino", "torch"))
     with pytest.raises(EngineError, match="no backend is installed"):
-        choose("auto")
+        here(None)
+
+
+def test_what_was_chosen_is_said(cednn_openvino: Engine) -> None:
+    engine = load_engine("cednn", "auto", "auto")
+    assert (engine.backend, engine.precision, engine.batch) == ("openvino", "fp32", 1)
+    assert engine.reason.startswith("auto: openvino 20")
+    assert "auto: fp32 on a CPU" in engine.reason
+    assert cednn_openvino.reason == "asked for; fp32 asked for"
+    assert engine_entry(engine)["chosen_because"] == engine.reason
+
+
+def test_no_gpu_is_seen_where_none_is_shown() -> None:
+    """CUDA_VISIBLE_DEVICES hides one; without a driver there is none anyway."""
+    code = "from engines.gpu import nvidia_gpu; print(nvidia_gpu())"
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=hidden, check=True, capture_output=True, text=True
+    )
+    assert done.stdout.strip() == "None"
+
+
+def test_a_broken_installation_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)  # what import makes of a library that fails
+    monkeypatch.delitem(sys.modules, "engines.backends.onnxruntime", raising=False)
+    with pytest.raises(EngineError, match="onnxruntime is installed but cannot be imported") as error:
+        load_engine("cednn", "onnxruntime")
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backend": "tpu"}, "unknown backend 'tpu': expected auto or openvino or torch"),
-        ({"precision": "fp8"}, "unknown precision 'fp8': expected fp32 or fp16"),
+        ({"backend": "tpu"}, "unknown backend 'tpu': expected auto or tensorrt or inductor or openvino"),
+        ({"precision": "fp8"}, "unknown precision 'fp8': expected fp32 or bf16 or fp16 or int8"),
         ({"backend": "torch", "precision": "fp16"}, "backend torch computes in fp32"),
+        ({"backend": "onnxruntime", "precision": "bf16"}, "backend onnxruntime computes in fp32 or fp16"),
         ({"threads": 0}, "threads: expected 1 or more"),
     ],
 )

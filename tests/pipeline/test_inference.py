@@ -17,6 +17,8 @@ from pipeline.messages import FaceCrop, Geometry, HeadPose, Ledger, Quality, Sta
 class CountingEngine:
     """Answers with the mean of the pixels it gets, so that a mix-up of faces or frames shows."""
 
+    backend = "openvino"
+
     def __init__(self, name: str, window: int, level_map: bool) -> None:
         self.spec = EngineSpec(
             name=name,

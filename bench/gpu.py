@@ -1,0 +1,266 @@
+"""`python -m bench gpu`: all that is to be known of an NVIDIA GPU, in one command.
+
+Parity of every form; frames/s at batch 1, 8, 32 and 128, with the share of the chip's measured ceilings for
+products and copies; SAT-Net at hop 1 for 1, 8 and 32 feeds; latency of one face; alignment and level map as
+candidates. Written where no GPU could be had: it has never been run on one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.report import print_table, write_json
+from engines import backends
+from engines.backends.base import Session
+from engines.build import parity_inputs
+from engines.bundle import list_bundles, resolve
+from engines.gpu import nvidia_gpu
+from engines.runtime import Engine, load_engine
+from engines.sliding import load_sliding
+from engines.spec import EngineSpec
+from pipeline.errors import EngineError, UsageError
+
+BATCHES = (1, 8, 32, 128)
+FEEDS = (1, 8, 32)
+_SIDE = 8192
+"""Of the square matrices whose product is the ceiling."""
+_COPY_BYTES = 1 << 30
+_FRAME_HW = (1080, 1920)
+_FP32, _CPU = "fp32", "cpu"
+Rows = list[dict[str, Any]]
+
+
+def seconds(call: Callable[[], object], device: str, rounds: int) -> np.ndarray:
+    """Of each call, after three to warm up; on a GPU until it has answered."""
+    import torch
+
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    taken = []
+    for i in range(rounds + 3):
+        wait()
+        began = time.perf_counter()
+        call()
+        wait()
+        if i >= 3:
+            taken.append(time.perf_counter() - began)
+    return np.array(taken)
+
+
+def ceilings(device: str, rounds: int, side: int = _SIDE, copy_bytes: int = _COPY_BYTES) -> dict[str, float]:
+    """Operations a second of a large product, by precision; bytes a second that a copy reads and writes."""
+    import torch
+
+    found = {}
+    dtypes = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+    torch.backends.cuda.matmul.allow_tf32 = False
+    for name, dtype in dtypes.items():
+        a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+        out = torch.empty_like(a)
+        spent = seconds(partial(torch.mm, a, b, out=out), device, rounds)
+        found[name] = 2 * side**3 / float(np.median(spent))
+    here, there = (torch.empty(copy_bytes, dtype=torch.uint8, device=device) for _ in range(2))
+    found["copy"] = 2 * copy_bytes / float(np.median(seconds(partial(there.copy_, here), device, rounds)))
+    return found
+
+
+def operations(spec: EngineSpec) -> int:
+    """Of one output: two for each multiply-accumulate."""
+    import torch
+
+    from engines.figures import multiply_accumulates
+    from engines.networks import build_network
+
+    with torch.device("meta"):
+        network = build_network(spec)
+    return 2 * multiply_accumulates(network, spec.window)
+
+
+def faces_of(spec: EngineSpec, batch: int) -> dict[str, np.ndarray]:
+    """Noise for so many faces."""
+    _, one = next(parity_inputs(spec))
+    return {name: np.repeat(array, batch, axis=0) for name, array in one.items()}
+
+
+def throughput_row(
+    engine: Engine, session: Session, device: str, ceiling: dict[str, float], rounds: int
+) -> dict[str, Any]:
+    """Frames a second, from arrays to arrays and of the device alone, and how near that is to what it can.
+
+    Args:
+        engine: what `session` was opened for.
+        session: a `FixedSession`.
+        device: where it computes.
+        ceiling: of `ceilings`.
+        rounds: to take the median of.
+    """
+    given = faces_of(engine.spec, engine.batch)
+    whole = seconds(partial(session.run, given), device, rounds)
+    launch = getattr(session, "fixed").launch  # noqa: B009 - every backend for a GPU has it
+    alone = float(np.median(seconds(launch, device, rounds)))
+    weights = sum(path.stat().st_size for path in engine.folder.iterdir())
+    moved = weights + sum(array.nbytes for array in given.values())
+    product = ceiling.get(engine.precision, ceiling["fp16"])
+    return {
+        "engine": engine.spec.name,
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "batch": engine.batch,
+        "p50_ms": 1e3 * float(np.median(whole)),
+        "p95_ms": 1e3 * float(np.percentile(whole, 95)),
+        "fps": engine.batch / float(np.median(whole)),
+        "device_fps": engine.batch / alone,
+        "share_of_products": engine.batch * operations(engine.spec) / alone / product,
+        "share_of_copies": moved / alone / ceiling["copy"],
+        "max_abs": engine.parity.max_abs,
+        "decisions_changed": engine.parity.decisions_changed,
+    }
+
+
+def throughput(
+    name: str, backend: str, precision: str, ceiling: dict[str, float], device: str, rounds: int
+) -> Rows:
+    """`throughput_row` at every batch."""
+    rows = []
+    for batch in BATCHES:
+        engine = load_engine(name, backend, precision, faces=batch)
+        implementation = backends.get(engine.backend, engine.precision).at(engine.batch)
+        session = implementation.open(engine.folder, engine.spec, None)
+        rows.append(throughput_row(engine, session, device, ceiling, rounds))
+    return rows
+
+
+def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
+    """One face at a time in PyTorch, as a user would write it: arrays to the GPU, the module, and back."""
+    import torch
+
+    from engines.export import ExportedEngine
+    from engines.weights import load_network
+
+    bundle = resolve(name)
+    module = ExportedEngine(bundle.spec, load_network(bundle)).to(device)
+    given = faces_of(bundle.spec, 1)
+
+    def once() -> None:
+        with torch.inference_mode():
+            module(**{n: torch.from_numpy(a).to(device) for n, a in given.items()}).cpu()
+
+    ms = 1e3 * seconds(once, device, rounds)
+    p50 = float(np.median(ms))
+    return {"engine": name, "p50_ms": p50, "p95_ms": float(np.percentile(ms, 95)), "fps": 1e3 / p50}
+
+
+def sliding_row(
+    name: str, backend: str, precision: str, feeds: int, eager_ms: float, rounds: int
+) -> dict[str, Any]:
+    """One frame of each feed after another, an output for each; `eager_ms`: a full window in PyTorch."""
+    engine = load_sliding(name, backend, precision, faces=feeds)
+    shape = engine.spec.crops_shape(1)[1:]
+    crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    tracks = [engine.track(1, 1) for _ in range(feeds)]
+    frame = 0
+
+    def once() -> None:
+        nonlocal frame
+        engine.push([(track, crops[frame % len(crops)], frame, False) for track in tracks])
+        frame += 1
+
+    for _ in range(engine.spec.window):
+        once()
+    ms = 1e3 * seconds(once, _CPU, rounds)  # an output is an array, so nothing is left to wait for
+    p50 = float(np.median(ms))
+    return {
+        "engine": f"{name}, sliding, hop 1",
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "feeds": feeds,
+        "p50_ms": p50,
+        "p95_ms": float(np.percentile(ms, 95)),
+        "fps": 1e3 * feeds / p50,
+        "speedup_vs_eager": eager_ms * feeds / p50,
+        "max_abs": engine.parity.max_abs,
+        "decisions_changed": engine.parity.decisions_changed,
+    }
+
+
+def crop_rows(device: str, rounds: int, faces: Sequence[int] = FEEDS) -> Rows:
+    """Alignment and level map of many faces of 1080p frames."""
+    import torch
+
+    from bench.gpu_faces import level_maps, warp_faces
+
+    rows = []
+    for count in faces:
+        frames = torch.randint(0, 256, (count, *_FRAME_HW, 3), dtype=torch.uint8, device=device)
+        turn = torch.tensor([[0.8, 0.1, -500.0], [-0.1, 0.8, -200.0]], device=device)
+        crops = torch.randint(0, 256, (count, 224, 224, 3), dtype=torch.uint8, device=device)
+        masks = torch.full((count, 224, 224), 255, dtype=torch.uint8, device=device)
+        calls: dict[str, Callable[[], object]] = {
+            "alignment": partial(warp_faces, frames, turn.expand(count, -1, -1), 224),
+            "level map": partial(level_maps, crops, crops.flip(0), masks),
+        }
+        for what, call in calls.items():
+            p50 = 1e3 * float(np.median(seconds(call, device, rounds)))
+            rows.append({"what": what, "faces": count, "p50_ms": p50, "us_per_face": 1e3 * p50 / count})
+    return rows
+
+
+def main(argv: list[str]) -> int:
+    """Measure; print, and write with --json.
+
+    Raises:
+        UsageError: there is no GPU.
+    """
+    parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE")
+    parser.add_argument("--rounds", type=int, default=100)
+    parser.add_argument("--engine", action="append", metavar="NAME|BUNDLE", help="repeatable (default: all)")
+    arguments = parser.parse_args(argv)
+    if arguments.rounds < 1:
+        raise UsageError(f"--rounds: expected 1 or more, got {arguments.rounds}")
+    able = [name for name in backends.able_here() if name in backends.ON_GPU]
+    if nvidia_gpu() is None or not able:
+        why = "; ".join(filter(None, map(backends.obstacle, backends.ON_GPU)))
+        raise UsageError(f"gpu: expected an NVIDIA GPU and a backend for it, got none: {why}")
+    ceiling = ceilings("cuda", arguments.rounds)
+    products = ", ".join(f"{name} {ceiling[name] / 1e12:.0f}" for name in ceiling if name != "copy")
+    print(f"{nvidia_gpu()}: products {products} TFLOP/s, copies {ceiling['copy'] / 1e9:.0f} GB/s")
+    rows: Rows = []
+    eager: Rows = []
+    sliding: Rows = []
+    refused: Rows = []
+    for name in arguments.engine or [bundle.spec.name for bundle in list_bundles()]:
+        eager.append(eager_row(name, "cuda", arguments.rounds))
+        eager_ms = eager[-1]["p50_ms"]
+        for backend in able:
+            for precision in backends.get(backend).precisions:
+                try:
+                    found = throughput(name, backend, precision, ceiling, "cuda", arguments.rounds)
+                    rows += [
+                        row | {"speedup_vs_eager": eager_ms * row["batch"] / row["p50_ms"]} for row in found
+                    ]
+                    if resolve(name).spec.window > 1:
+                        sliding += [
+                            sliding_row(name, backend, precision, feeds, eager_ms, arguments.rounds)
+                            for feeds in FEEDS
+                        ]
+                except EngineError as error:
+                    refused.append(
+                        {"engine": name, "backend": backend, "precision": precision, "why": str(error)}
+                    )
+    crops = crop_rows("cuda", arguments.rounds)
+    for table in (eager, rows, sliding, crops):
+        print_table(table)
+        print()
+    for row in refused:
+        print(f"not built: {row['engine']}, {row['backend']}, {row['precision']}: {row['why']}")
+    if arguments.json:
+        chip = {"what": str(nvidia_gpu()), **ceiling}
+        write_json(arguments.json, [chip, *rows, *sliding, *crops, *refused])
+    return 0

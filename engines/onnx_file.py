@@ -1,0 +1,187 @@
+"""An engine as one ONNX file: uint8 crops in, probabilities out, any number of faces at a time.
+
+What ONNX Runtime loads here, TensorRT's own tools (`trtexec --onnx`) and others load elsewhere.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.errors import EngineError, OutputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from engines.cache import Log
+    from engines.runtime import Engine
+    from engines.spec import EngineSpec
+
+OUTPUT = "probabilities"
+BATCH = "faces"
+"""The name of the dimension that is left open."""
+_SMALL = 64
+"""Numbers up to which a tensor stays float32 when weights are stored as float16: constants, not weights."""
+
+Shapes = Mapping[str, tuple[tuple[int, ...], type]]
+
+
+def to_onnx(module: nn.Module, inputs: Shapes, precision: str = "fp32", output: str = OUTPUT) -> bytes:
+    """Export a module whose inputs all begin with the batch, which the file leaves open.
+
+    Args:
+        module: takes its inputs by name and gives one tensor.
+        inputs: shape and dtype by name, the batch being 2 or more: one would be taken for a constant.
+        precision: `fp16` stores weights in half the space; all is computed in float32.
+        output: name of the result.
+
+    Returns:
+        A file's content that passed ONNX's checker, shape inference included.
+
+    Raises:
+        EngineError: the module cannot be exported, or only for one batch.
+    """
+    import torch
+
+    module.eval()
+    example = {name: torch.from_numpy(np.zeros(shape, dtype)) for name, (shape, dtype) in inputs.items()}
+    faces = torch.export.Dim(BATCH)
+    heard = logging.getLogger("torch.onnx"), logging.getLogger("onnxscript")
+    before = [logger.level for logger in heard]
+    try:
+        for logger in heard:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            # Traced here, not by the exporter: where this fails it would try again and fix the batch.
+            traced = torch.export.export(
+                module, (), example, dynamic_shapes={name: {0: faces} for name in inputs}, strict=False
+            )
+            # Runtimes simplify the graph themselves; the exporter's own way took as long as the export.
+            program: Any = torch.onnx.export(
+                traced, (), kwargs=example, dynamo=True, optimize=False, verbose=False,
+                input_names=list(inputs), output_names=[output],
+            )  # fmt: skip
+        model: onnx.ModelProto = program.model_proto
+    except Exception as error:  # the exporter raises many kinds, none of which says more
+        raise EngineError(f"ONNX cannot express this network: {str(error).splitlines()[0]}") from error
+    finally:
+        for logger, level in zip(heard, before, strict=True):
+            logger.setLevel(level)
+    if precision == "fp16":
+        _halve(model.graph)
+    _name_open_batch(model.graph)
+    content: bytes = model.SerializeToString()
+    try:
+        onnx.checker.check_model(content, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise EngineError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from None
+    return content
+
+
+def _halve(graph: onnx.GraphProto) -> None:
+    """Keep large float32 weights as float16, with a cast behind each that runtimes fold away when they load.
+
+    Raises:
+        EngineError: a weight does not fit.
+    """
+    casts = []
+    for weight in graph.initializer:
+        if weight.data_type != TensorProto.FLOAT or np.prod(weight.dims) <= _SMALL:
+            continue
+        name, values = weight.name, numpy_helper.to_array(weight)
+        with np.errstate(over="ignore"):
+            halves = values.astype(np.float16)
+        if not np.isfinite(halves).all():
+            raise EngineError(f"{name}: a weight exceeds float16; build it in fp32")
+        weight.CopyFrom(numpy_helper.from_array(halves, f"{name}:half"))
+        casts.append(helper.make_node("Cast", [f"{name}:half"], [name], to=TensorProto.FLOAT))
+    nodes = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*casts, *nodes])
+
+
+def _name_open_batch(graph: onnx.GraphProto) -> None:
+    """Call the open dimension of inputs and outputs `BATCH`, for which the tracer has a symbol.
+
+    Raises:
+        EngineError: the export fixed it.
+    """
+    del graph.value_info[:]  # shapes in between, in terms of the symbol; runtimes find them themselves
+    for value in [*graph.input, *graph.output]:
+        dimension = value.type.tensor_type.shape.dim[0]
+        if not dimension.dim_param:
+            raise EngineError(f"{value.name}: the export fixed the batch to {dimension.dim_value}")
+        dimension.dim_param = BATCH
+
+
+def engine_to_onnx(module: nn.Module, spec: EngineSpec, precision: str) -> bytes:
+    """`to_onnx` of a whole engine, with its AUs and thresholds as the file's metadata.
+
+    Raises:
+        EngineError: like `to_onnx`.
+    """
+    model = onnx.load_from_string(to_onnx(module, spec.inputs(2), precision))
+    said = {
+        "austream.engine": spec.name,
+        "austream.trained": spec.trained,
+        "austream.aus": json.dumps(spec.aus),
+        "austream.thresholds": json.dumps(spec.thresholds),
+    }
+    helper.set_model_props(model, said)
+    content: bytes = model.SerializeToString()
+    return content
+
+
+def hand_out(name_or_path: str | Path, precision: str, path: Path, log: Log) -> tuple[Engine, float]:
+    """Write the ONNX file of a bundle: the one that ONNX Runtime runs here, held to PyTorch eager.
+
+    Returns:
+        The engine in ONNX Runtime, and how far a probability moved when several faces went in together.
+
+    Raises:
+        UsageError, EngineError: as `load_engine`.
+        EngineError: faces in one batch are not what they are alone.
+        OutputError: the file cannot be written.
+    """
+    from engines.backends.onnxruntime import FILE, Model
+    from engines.build import parity_inputs
+    from engines.runtime import load_engine
+
+    engine = load_engine(name_or_path, "onnxruntime", precision, log=log)
+    spec, tolerance = engine.spec, engine.parity.tolerance
+    some = [inputs for _, (_, inputs) in zip(range(2), parity_inputs(spec), strict=False)]
+    together = {name: np.concatenate([one[name] for one in some]) for name in some[0]}
+    alone = np.concatenate([engine.run(**one) for one in some])
+    apart = float(np.abs(Model(engine.folder / FILE, None, 1).infer(together) - alone).max())
+    if not apart <= tolerance:
+        raise EngineError(
+            f"{spec.name} (onnx, {precision}): {len(some)} faces in one batch move probabilities by "
+            f"{apart:.1e}, more than {tolerance:.0e}"
+        )
+    write_whole(path, (engine.folder / FILE).read_bytes())
+    return engine, apart
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """A file that is there as a whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        part.write_bytes(content)
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path}: cannot write it: {error.strerror}") from None

@@ -1,0 +1,134 @@
+"""`bench engine` and `bench gpu`: rows as the design has them, and what they refuse."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from bench import engine, gpu
+from bench.__main__ import main
+from bench.gpu_faces import level_maps, warp_faces
+from engines.backends.fixed import Fixed, FixedSession
+from engines.bundle import resolve
+from engines.cache import Parity
+from engines.figures import delta_figures
+from pipeline import mesh
+from pipeline.diffmap import level_map
+
+
+def test_rows_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "e.json"
+    command = ["engine", "--engine", "delta", "--backend", "openvino", "--backend", "torch", "--rounds", "2"]
+    assert main([*command, "--precision", "fp32", "--threads", "1", "--json", str(path)]) == 0
+    report = json.loads(path.read_text())
+    assert set(report) == {"machine", "commit", "rows"}
+    rows = {row["backend"]: row for row in report["rows"]}
+    assert set(rows) == {"openvino", "torch"}
+    wanted = {"engine", "backend", "precision", "p50_ms", "p95_ms", "fps", "speedup_vs_eager"}
+    for row in rows.values():
+        assert wanted | {"weight_bytes", "build_seconds", "start_seconds", "max_abs"} <= set(row)
+        assert 0 < row["p50_ms"] <= row["p95_ms"]
+        assert row["fps"] == pytest.approx(1e3 / row["p50_ms"])
+        assert min(row["build_seconds"], row["start_seconds"], row["speedup_vs_eager"]) > 0
+        assert row["weight_bytes"] == pytest.approx(4 * delta_figures()[0].parameters, rel=0.1)
+    assert rows["torch"]["max_abs"] == 0 < rows["openvino"]["max_abs"] < 1e-4
+    assert "speedup_vs_eager" in capsys.readouterr().out
+
+
+def test_precisions_are_whatever_the_backends_have() -> None:
+    assert ("openvino", "fp16") in engine.forms(["openvino"], [])
+    assert engine.forms(["openvino", "torch"], ["fp16"]) == [("openvino", "fp16")]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["engine", "--rounds", "0"],
+        ["engine", "--backend", "tpu"],
+        ["engine", "--engine", "nobody"],
+        ["engine", "--backend", "torch", "--precision", "fp16"],
+        ["gpu", "--rounds", "0"],
+    ],
+)
+def test_mistakes_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.skipif(gpu.nvidia_gpu() is not None, reason="there is a GPU")
+def test_without_a_gpu_it_says_so_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["gpu"]) == 2
+    said = capsys.readouterr()
+    assert "expected an NVIDIA GPU" in said.err
+    assert said.err.count("\n") == 1
+    assert said.out == ""
+
+
+# What `bench gpu` computes, on the CPU. Nothing of it says anything about a GPU.
+
+
+def test_ceilings_and_crops_run() -> None:
+    found = gpu.ceilings("cpu", rounds=1, side=64, copy_bytes=1000)
+    assert set(found) == {"fp32", "fp16", "bf16", "copy"}
+    assert min(found.values()) > 0
+    rows = gpu.crop_rows("cpu", rounds=1, faces=(1, 2))
+    assert [(row["what"], row["faces"]) for row in rows] == [
+        ("alignment", 1), ("level map", 1), ("alignment", 2), ("level map", 2),
+    ]  # fmt: skip
+
+
+def test_a_row_of_throughput(tmp_path: Path) -> None:
+    spec = resolve("delta").spec
+    shapes = spec.inputs(8)
+
+    def call(crops: torch.Tensor, **_: torch.Tensor) -> torch.Tensor:
+        return crops.float().mean(dim=(1, 2, 3))[:, None].expand(-1, len(spec.aus))
+
+    loaded = SimpleNamespace(
+        spec=spec, backend="inductor", precision="fp16", batch=8, folder=tmp_path,
+        parity=Parity(1e-3, 1e-4, 0, 1, 2e-2),
+    )  # fmt: skip
+    (tmp_path / "weights").write_bytes(bytes(10**6))
+    ceiling = {"fp32": 1e12, "fp16": 1e15, "bf16": 1e15, "copy": 1e12}
+    row = gpu.throughput_row(loaded, FixedSession(Fixed(call, shapes, "cpu"), 8), "cpu", ceiling, 3)
+    assert row["fps"] == pytest.approx(8e3 / row["p50_ms"])
+    # The figures are for twelve AUs, the bundle has more: a map and a row of weights each.
+    assert gpu.operations(spec) == pytest.approx(2 * delta_figures()[0].multiply_accumulates, rel=0.01)
+    assert row["share_of_products"] == pytest.approx(row["device_fps"] * gpu.operations(spec) / 1e15)
+    read = 10**6 + sum(array.nbytes for array in gpu.faces_of(spec, 8).values())
+    assert row["share_of_copies"] == pytest.approx(row["device_fps"] / 8 * read / 1e12)
+
+
+def test_the_level_map_in_torch_is_the_kernels(rng: np.random.Generator) -> None:
+    crops, neutrals = rng.integers(0, 256, (2, 3, 224, 224, 3), dtype=np.uint8)
+    masks = np.where(rng.integers(0, 2, (3, 224, 224)), 255, 0).astype(np.uint8)
+    got = level_maps(*map(torch.from_numpy, (crops, neutrals, masks))).numpy()
+    assert set(np.unique(got)) == set(range(6))
+    for i in range(3):
+        assert np.array_equal(got[i], level_map(crops[i], neutrals[i], masks[i]))
+
+
+def test_the_warp_in_torch_is_opencvs(rng: np.random.Generator) -> None:
+    """To OpenCV's own rounding of positions, 1/32 px, on smooth pictures; the border included."""
+    frames = np.stack(
+        [cv2.resize(rng.integers(0, 256, (9, 16, 3), dtype=np.uint8), (320, 180)) for _ in range(2)]
+    )
+    transforms = np.array(
+        [[[0.8, 0.2, -60], [-0.2, 0.8, 10]], [[1.5, -0.1, 20], [0.1, 1.5, -90]]], np.float32
+    )
+    got = warp_faces(torch.from_numpy(frames), torch.from_numpy(transforms), 224).numpy()
+    for i in range(2):
+        wanted = mesh.warp(frames[i], transforms[i].astype(np.float64), 224)
+        assert np.abs(got[i].astype(int) - wanted).max() <= 2
+        assert np.ptp(wanted) > 100
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(7)
