@@ -37,6 +37,11 @@ def test_a_crop_has_a_kind_and_a_size() -> None:
         CropSpec("square", 224)
     with pytest.raises(ValueError, match="size_px"):
         CropSpec("box", 0)
+    assert CropSpec.named("level_eyes_whole_200") == CropSpec("level_eyes_whole", 200)
+    assert CropSpec.named(CropSpec("five_point", 224).name).size_px == 224
+    for name in ("box", "box_0", "oval_224", "224", "level_eyes_-8"):
+        with pytest.raises(ValueError, match="crop: expected a name like five_point_224"):
+            CropSpec.named(name)
 
 
 def test_shapes() -> None:
