@@ -33,7 +33,7 @@ def test_contradictions_are_refused(changes: dict[str, object], message: str) ->
 
 
 def test_a_crop_has_a_kind_and_a_size() -> None:
-    with pytest.raises(ValueError, match="five_point, box, level_eyes, nose_center"):
+    with pytest.raises(ValueError, match="five_point, box, level_eyes, level_eyes_whole, nose_center"):
         CropSpec("square", 224)
     with pytest.raises(ValueError, match="size_px"):
         CropSpec("box", 0)
