@@ -11,7 +11,7 @@ from pipeline.errors import EngineError, UsageError
 BACKENDS = {"openvino": "openvino", "torch": "torch"}
 """Name (and module here) → the package to install, in the order in which `auto` tries them."""
 
-PRECISIONS = ("fp32", "fp16")
+PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def installed_version(package: str) -> str | None:
