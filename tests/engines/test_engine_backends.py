@@ -30,7 +30,7 @@ from engines.cache import Parity
 from engines.export import ExportedEngine, Mixed
 from engines.networks import build_network
 from engines.runtime import Engine, load_engine
-from engines.sliding import SlidingEngine
+from engines.sliding import SlidingEngine, load_sliding
 from engines.weights import load_network, randomise, save_bundle
 from pipeline.errors import EngineError, OutputError, UsageError
 
@@ -364,3 +364,13 @@ def test_every_network_on_every_backend(name: str, backend: str, precision: str)
         assert (
             compare(engine.session, eager.session, engine.spec, precision).max_abs <= engine.parity.tolerance
         )
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "inductor"])
+def test_a_temporal_network_in_parts(backend: str) -> None:
+    """OpenVINO's and PyTorch's are in test_engine_sliding.py."""
+    if not ALL:
+        pytest.skip("takes minutes; AUSTREAM_SWEEP=all runs it")
+    engine = load_sliding("satnet", backend, "fp32")
+    assert 0 < engine.parity.max_abs <= engine.parity.tolerance == 1e-5
+    assert engine.parity.decisions_changed == 0

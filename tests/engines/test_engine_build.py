@@ -1,4 +1,4 @@
-"""Compiling: parity with PyTorch eager for both default engines, and its refusal."""
+"""Compiling: what parity compares, and its refusal. The sweep over backends is in test_engine_backends.py."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from engines.backends.base import Backend, Session
 from engines.build import build, compare, parity_inputs
 from engines.bundle import resolve
 from engines.export import ExportedEngine
-from engines.runtime import Engine, load_engine
 from engines.spec import EngineSpec
 from pipeline.errors import EngineError
 
@@ -39,26 +38,6 @@ class WrongBackend(Backend):
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None) -> Session:  # noqa: ARG002
         return Constant(0.3)
-
-
-def test_cednn_on_openvino_is_the_network(cednn_openvino: Engine) -> None:
-    assert cednn_openvino.parity.max_abs < 1e-4
-    assert cednn_openvino.parity.decisions_changed == 0
-    assert cednn_openvino.parity.decisions == 5 * 13
-
-
-def test_satnet_on_openvino_is_the_network(satnet_openvino: Engine) -> None:
-    assert satnet_openvino.parity.max_abs < 1e-4
-    assert satnet_openvino.parity.decisions_changed == 0
-    assert satnet_openvino.parity.decisions == 5 * 13
-
-
-@pytest.mark.parametrize("name", ["arl", "eacnet", "tranet", "delta"])
-def test_the_others_on_openvino_are_their_networks(name: str) -> None:
-    engine = load_engine(name, "openvino")
-    assert engine.parity.max_abs < 1e-4
-    assert engine.parity.decisions_changed == 0
-    assert engine.parity.decisions == 5 * len(engine.spec.aus)
 
 
 def test_iarl_is_arl_but_for_what_its_output_means() -> None:
