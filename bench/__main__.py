@@ -19,6 +19,7 @@ BENCHES = {
     "sliding": "SAT-Net frame by frame beside the full window, PyTorch's and OpenVINO's",
     "demo": "check a run on --source demo against the expressions that the clip was made from",
     "truth": "what engines see: on rendered strangers, on a real clip, in calm stretches; with plots",
+    "traces": "AUs over a clip in one precision beside another, with a plot",
     "attention": "attention maps of engines, drawn over faces of a clip",
 }
 

@@ -79,7 +79,7 @@ class Marks:
     """(k,), 0, 1 or 9."""
 
 
-def watch(source: str, engines: Sequence[str], frames: int | None) -> Watched:
+def watch(source: str, engines: Sequence[str], frames: int | None, precision: str = "fp32") -> Watched:
     """Run the chain over a clip, temporal engines at every frame, and keep what it said of one face.
 
     It is the largest of each frame, and of those the one that is in view longest.
@@ -89,7 +89,9 @@ def watch(source: str, engines: Sequence[str], frames: int | None) -> Watched:
         SourceError: the clip cannot be read, or shows no face.
         EngineError: an engine cannot be loaded.
     """
-    config = RunConfig(source=(source,), engine=tuple(engines), hop=1, max_faces=1, frames=frames)
+    config = RunConfig(
+        source=(source,), engine=tuple(engines), hop=1, max_faces=1, frames=frames, precision=precision
+    )
     run = Run(config, log=log_to_stderr)
     if len(run.infos) != 1:
         run.close()
@@ -217,7 +219,7 @@ def draw_traces(
     )
     span = (float(clip.pts_seconds[0]), float(clip.pts_seconds[-1]) + 1e-6)
     chosen = turning_points(clip, THUMBNAILS)
-    _strip(figure, grid[0], grid[1], clip, chosen, span)
+    draw_strip(figure, grid[0], grid[1], clip, chosen, span)
     for a, au in enumerate(spec.aus):
         axes = figure.add_subplot(grid[2 + a])
         _trace(axes, clip, spec, a, [b for b in beside if b.au == au], marks.get(au))
@@ -239,7 +241,7 @@ def draw_traces(
     plt.close(figure)
 
 
-def _strip(
+def draw_strip(
     figure: Any, faces: Any, lines: Any, clip: Watched, chosen: NDArray[np.int64], span: tuple[float, float]
 ) -> None:
     """Faces side by side, and lines from each down to its moment."""

@@ -17,9 +17,9 @@ import numpy as np
 
 from engines import backends
 from engines.backends import BACKENDS, PRECISIONS
-from engines.bundle import list_bundles, resolve
-from engines.runtime import load_engine, log_to_stderr
-from pipeline.errors import AustreamError, OutputError, UsageError
+from engines.bundle import Bundle, list_bundles, resolve
+from engines.runtime import Engine, load_engine, log_to_stderr
+from pipeline.errors import AustreamError, EngineError, OutputError, UsageError
 
 if TYPE_CHECKING:
     from engines.figures import Figures
@@ -113,11 +113,16 @@ def command_build(args: argparse.Namespace) -> Rows:
         return _write_onnx(args)
     if args.out is not None:
         raise UsageError(f"--out: expected --backend {ONNX_FILE} beside it; others are kept in the cache")
+    if args.ship and not args.calibrate:
+        raise UsageError("--ship: keeps what --calibrate makes; give it videos or a folder of samples")
+    if args.calibrate:
+        _calibrate(args)
     engine = load_engine(args.bundle, args.backend, args.precision)
     print(
         f"{engine.spec.name}: {engine.backend} ({engine.reason}), {engine.precision}, {engine.spec.trained}"
     )
-    print(f"parity with PyTorch eager: {engine.parity}")
+    against = "float32" if engine.precision == "int8" else "PyTorch eager"
+    print(f"parity with {against}: {engine.parity}")
     print(engine.folder)
     return [
         {"engine": engine.spec.name, "backend": engine.backend, "precision": engine.precision}
@@ -142,6 +147,30 @@ def _write_onnx(args: argparse.Namespace) -> Rows:
     ]
 
 
+def _calibrate(args: argparse.Namespace) -> None:
+    """Make the INT8 form that the build then goes by."""
+    from engines import int8
+    from engines.quantise import quantise
+    from train.calibration import gather
+
+    if args.precision != "int8":
+        raise UsageError(f"--calibrate: is for --precision int8, got {args.precision}")
+    bundle = resolve(args.bundle)
+    if args.backend == "tensorrt":
+        faces = gather(bundle.spec, args.calibrate)
+        tensorrt: Any = backends.get("tensorrt", "int8")
+        tensorrt.calibration = [faces.items[i] for i in np.flatnonzero(faces.calibrates)]
+        return
+    found = quantise(bundle, gather(bundle.spec, args.calibrate), log_to_stderr)
+    path = bundle.folder / int8.INT8_FILE if args.ship else int8.own_path(bundle)
+    int8.write(path, found)
+    if args.ship:
+        int8.own_path(bundle).unlink(missing_ok=True)  # it would go before
+    print(f"{path}: {path.stat().st_size / 1e3:.0f} kB")
+    for name, value in found.made.items():
+        print(f"  {name}: {value}")
+
+
 def command_parity(args: argparse.Namespace) -> Rows:
     """Compare again, now, whatever the cache remembers."""
     engine = load_engine(args.bundle, args.backend, args.precision)
@@ -150,6 +179,8 @@ def command_parity(args: argparse.Namespace) -> Rows:
     from engines.export import ExportedEngine
     from engines.weights import load_network
 
+    if engine.precision == "int8":
+        return _int8_parity(engine, resolve(args.bundle))
     eager = TorchSession(ExportedEngine(engine.spec, load_network(resolve(args.bundle))))
     parity = compare(engine.session, eager, engine.spec, engine.precision)
     what = f"{engine.spec.name} ({engine.backend}, {engine.precision})"
@@ -163,6 +194,22 @@ def command_parity(args: argparse.Namespace) -> Rows:
             **asdict(parity),
         }
     ]
+
+
+def _int8_parity(engine: Engine, bundle: Bundle) -> Rows:
+    """INT8 is judged on faces when it is calibrated; here it should answer as it did there."""
+    from engines.build import INT8_AGREES, int8_disagreement
+    from engines.int8 import load
+
+    off = int8_disagreement(engine.session, engine.spec, load(bundle)[0])
+    print(f"{engine.spec.name} ({engine.backend}, int8): {engine.parity}")
+    print(f"here, on seeded inputs: within {off:.4f} of where it was calibrated (tolerance {INT8_AGREES})")
+    if not off <= INT8_AGREES:
+        raise EngineError(
+            f"{engine.spec.name} (int8): answers otherwise than where it was calibrated; build it again"
+        )
+    row = {"engine": engine.spec.name, "backend": engine.backend, "precision": "int8", "disagreement": off}
+    return [row | asdict(engine.parity)]
 
 
 def command_profile(args: argparse.Namespace) -> Rows:
@@ -231,6 +278,14 @@ def parser() -> argparse.ArgumentParser:
                 metavar="FILE",
                 help=f"with --backend {ONNX_FILE}: where to write the file (default: ENGINE.onnx)",
             )
+            command.add_argument(
+                "--calibrate",
+                nargs="+",
+                action="extend",
+                metavar="VIDEO|FOLDER",
+                help="for int8: faces of videos, or folders of samples, to calibrate on",
+            )
+            command.add_argument("--ship", action="store_true", help="keep the INT8 form in the bundle")
         if name == "profile":
             command.add_argument("--runs", type=int, default=30, metavar="N")
             command.add_argument("--threads", type=int, metavar="N")

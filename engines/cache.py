@@ -57,12 +57,24 @@ class Parity:
     decisions: int
     """Probabilities compared."""
     tolerance: float
-    """What `max_abs` may be."""
+    """What `max_abs`, or where there is one `p99_abs`, may be."""
+    p99_abs: float | None = None
+    """99th percentile of the differences, which INT8 is held to."""
+    note: str = ""
+    """Of INT8: where it comes from, on which faces it was compared, and what stayed in floating point."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the engine is within its tolerance."""
+        return (self.max_abs if self.p99_abs is None else self.p99_abs) <= self.tolerance
 
     def __str__(self) -> str:
+        counted = f"{self.decisions_changed} of {self.decisions} decisions changed"
+        if self.p99_abs is None:
+            return f"max {self.max_abs:.1e}, mean {self.mean_abs:.1e} (tolerance {self.tolerance:.0e}), {counted}"
         return (
-            f"max {self.max_abs:.1e}, mean {self.mean_abs:.1e} (tolerance {self.tolerance:.0e}), "
-            f"{self.decisions_changed} of {self.decisions} decisions changed"
+            f"99th percentile {self.p99_abs:.4f} (tolerance {self.tolerance:g}), max {self.max_abs:.4f}, "
+            f"mean {self.mean_abs:.4f}, {counted}" + f"; {self.note}" * bool(self.note)
         )
 
 
@@ -105,7 +117,11 @@ def _backend_parts(backend: str) -> list[str | None]:
 
 
 def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole", batch: int = 1) -> str:
-    """SHA-256 over everything that the compiled engine depends on."""
+    """SHA-256 over everything that the compiled engine depends on.
+
+    Raises:
+        EngineError: INT8 of a bundle that has no INT8 form.
+    """
     module = NETWORKS.get(bundle.spec.network, bundle.spec.network).split(".")[0]
     network, layers = _HERE / "networks" / f"{module}.py", _HERE / "networks" / "layers.py"
     sources = [network, layers, _HERE / "networks" / "__init__.py", _HERE / "backends" / f"{backend}.py"]
@@ -119,8 +135,12 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         "networks/base.py",
     )
     sources += [_HERE / name for name in (*shared, *_BACKEND_SOURCES.get(backend, ()))]
-    if form == "sliding":
+    if form == "sliding" or precision == "int8":
         sources += [_HERE / name for name in _SLIDING_SOURCES]
+    if precision == "int8":
+        from engines.int8 import content
+
+        sources += [_HERE / name for name in ("int8.py", "int8_graph.py")]
     parts = {
         "form": [form, installed_version("numba") if form == "sliding" else None],
         "schema": SCHEMA,
@@ -129,7 +149,7 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         "sources": {str(p.relative_to(_HERE)): p.read_text(encoding="utf-8") for p in sources if p.exists()},
         "backend": _backend_parts(backend),
         "torch": installed_version("torch"),  # draws random weights and traces
-        "precision": precision,
+        "precision": precision if precision != "int8" else ["int8", content(bundle)],
         "shapes": {name: shape for name, (shape, _) in bundle.spec.inputs(batch).items()},
         "machine": _machine(),
     }

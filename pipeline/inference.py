@@ -14,6 +14,7 @@ import numpy as np
 from engines.backends import ON_GPU
 from engines.runtime import Engine, load_engine
 from engines.sliding import Advance, SlidingEngine, Track, load_sliding
+from engines.spec import EngineSpec
 from pipeline import align
 from pipeline.config import RunConfig
 from pipeline.errors import EngineError
@@ -268,20 +269,25 @@ class InferStage:
         self._slides = {key: slide for key, slide in self._slides.items() if key[1] in present}
 
 
-def _ask(engine: Engine, crop: FaceCrop) -> np.ndarray:
-    spec = engine.spec
+def inputs_of(spec: EngineSpec, crop: FaceCrop) -> dict[str, np.ndarray]:
+    """What an engine that looks at single frames reads of a face, by name: `EngineSpec.inputs(1)`."""
     beside = {"level_map": crop.level_map, "neutral": crop.neutral_bgr, "landmarks": crop.landmarks}
     if spec.au_centers:
         beside["au_centers"] = align.au_centers_in_crop(spec.crop, crop.landmarks_px, crop.bbox_xyxy)
-    given = {}
+    given = {"crops": crop.crops_bgr[spec.crop.name][None]}
     for name in spec.inputs(1).keys() - {"crops"}:
         array = beside[name]
         if array is None:
             raise ValueError(f"{name}: expected one for an engine that reads it, got None")
         given[name] = array[None]
-    return _run_one(engine, crop.crops_bgr[spec.crop.name], **given)
+    return given
 
 
-def _run_one(engine: Engine, pixels: np.ndarray, **beside: np.ndarray) -> np.ndarray:
-    probabilities: np.ndarray = engine.run(pixels[None], **beside)[0]
+def _ask(engine: Engine, crop: FaceCrop) -> np.ndarray:
+    probabilities: np.ndarray = engine.run(**inputs_of(engine.spec, crop))[0]
+    return probabilities
+
+
+def _run_one(engine: Engine, pixels: np.ndarray) -> np.ndarray:
+    probabilities: np.ndarray = engine.run(pixels[None])[0]
     return probabilities

@@ -15,6 +15,7 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from engines.export import ExportedEngine
+    from engines.int8 import Int8
 
 
 class Session(Protocol):
@@ -60,6 +61,24 @@ class ManyAtOnce(Protocol):
     def heads_of(self, states: Sequence[Any]) -> list[np.ndarray]:
         """`head` of each."""
         ...
+
+
+class InParts:
+    """A sliding session as one that takes whole windows."""
+
+    def __init__(self, session: SlidingSession) -> None:
+        self._session = session
+
+    def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+        """See `Session`."""
+        probabilities = []
+        for window in inputs["crops"]:
+            state = None
+            for crop in window:
+                gates = self._session.gates(self._session.features(crop))
+                [state] = self._session.step([gates], [state])
+            probabilities.append(self._session.head(state))
+        return np.stack(probabilities)
 
 
 class Backend(ABC):
@@ -125,6 +144,15 @@ class Backend(ABC):
             EngineError: the library refuses the files.
         """
         raise self._whole_only()
+
+    def export_int8(self, engine: ExportedEngine, spec: EngineSpec, int8: Int8, folder: Path) -> None:  # noqa: ARG002
+        """Like `export`, in INT8; a temporal engine in parts, which `open` and `open_sliding` both load.
+
+        Raises:
+            UsageError: this backend has no INT8.
+            EngineError: `int8` does not fit the network.
+        """
+        raise UsageError(f"backend {self.name} has no INT8; choose openvino")
 
     def _whole_only(self) -> UsageError:
         return UsageError(f"backend {self.name} computes whole windows only; choose openvino or torch")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
-from engines.backends.base import Backend, Session, SlidingSession
+from engines.backends.base import Backend, InParts, Session, SlidingSession
 from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
 from pipeline.errors import EngineError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from engines.export import ExportedEngine
+    from engines.int8 import Int8
 
 _FILE = "model.xml"
 _FRAME_FILE, _HEAD_FILE = "frame.xml", "head.xml"
@@ -67,10 +68,11 @@ class OpenVINOSession:
 
 
 class OpenVINOBackend(Backend):
-    """float32 arithmetic; `fp16` stores the weights in half the space and computes in float32 as well."""
+    """float32 arithmetic; `fp16` stores the weights in half the space and computes in float32 as well. `int8`
+    rounds what `engines.int8` names, and a temporal engine's recurrence stays in float32."""
 
     name = "openvino"
-    precisions = ("fp32", "fp16")
+    precisions = ("fp32", "fp16", "int8")
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
@@ -81,17 +83,38 @@ class OpenVINOBackend(Backend):
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
         """See `Backend`."""
+        if (folder / _FRAME_FILE).exists():
+            return InParts(self.open_sliding(folder, spec, threads, lanes))
         return OpenVINOSession(_compile(folder / _FILE, threads, lanes), spec)
+
+    def graphs(self, engine: ExportedEngine, spec: EngineSpec) -> dict[str, Any]:
+        """The graphs that INT8 may change, in float32: `model`, or `frame` and `head` of a temporal engine."""
+        if spec.window == 1:
+            from engines.winograd_graph import by_product
+
+            # No Winograd: its sums are no convolutions any more, and in INT8 the plain ones are faster.
+            with by_product(engine.network):
+                return {"model": _traced(engine, spec.inputs(1))}
+        frame, head = _parts(engine, spec)
+        return {"frame": _traced(*frame), "head": _traced(*head)}
+
+    def export_int8(self, engine: ExportedEngine, spec: EngineSpec, int8: Int8, folder: Path) -> None:
+        """See `Backend`."""
+        from engines.int8_graph import apply
+
+        graphs = self.graphs(engine, spec)
+        if graphs.keys() != int8.graphs.keys():
+            raise EngineError(f"{spec.name}: INT8 of {sorted(int8.graphs)}, the engine has {sorted(graphs)}")
+        for name, model in graphs.items():
+            apply(model, int8.graphs[name], f"{spec.name}'s INT8 form")
+            openvino.save_model(model, folder / f"{name}.xml", compress_to_fp16=False)
+        if spec.window > 1:
+            save_recurrence(engine, "fp32", folder)
 
     def export_sliding(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """IR of the frame part and the head; the ConvLSTM's weights as its kernel wants them."""
-        from engines.convlstm import CHANNELS, PADDED
-        from engines.export import FramePart, HeadPart
-
-        frames = {"crops": ((1, *spec.crops_shape(1)[2:]), np.uint8)}
-        _convert(FramePart(engine), frames, precision, folder / _FRAME_FILE)
-        hidden = {"hidden": ((1, PADDED, PADDED, CHANNELS), np.float32)}
-        _convert(HeadPart(engine), hidden, precision, folder / _HEAD_FILE)
+        for path, (module, inputs) in zip((_FRAME_FILE, _HEAD_FILE), _parts(engine, spec), strict=True):
+            _convert(module, inputs, precision, folder / path)
         save_recurrence(engine, precision, folder)
 
     def open_sliding(
@@ -107,8 +130,23 @@ class OpenVINOBackend(Backend):
         return PartsSession(frame, recurrence, _compile(folder / _HEAD_FILE, threads, 1))
 
 
+def _parts(engine: ExportedEngine, spec: EngineSpec) -> list[tuple[nn.Module, Shapes]]:
+    """Frame part and head of a temporal engine, with their inputs."""
+    from engines.convlstm import CHANNELS, PADDED
+    from engines.export import FramePart, HeadPart
+
+    frames = {"crops": ((1, *spec.crops_shape(1)[2:]), np.uint8)}
+    hidden = {"hidden": ((1, PADDED, PADDED, CHANNELS), np.float32)}
+    return [(FramePart(engine), frames), (HeadPart(engine), hidden)]
+
+
 def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> None:
-    """Trace a module with those inputs' shapes and types, and write its IR."""
+    """Trace a module and write its IR."""
+    openvino.save_model(_traced(module, inputs), path, compress_to_fp16=precision == "fp16")
+
+
+def _traced(module: nn.Module, inputs: Shapes) -> Any:
+    """A module's graph for those inputs' shapes and types."""
     import torch
 
     module.eval()
@@ -117,8 +155,7 @@ def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> N
     with warnings.catch_warnings(), torch.inference_mode():
         # Tracing fixes the shapes, which is meant, and says so at every shape that Python code looks at.
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(module, example_input=example, input=shapes)
-    openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
+        return openvino.convert_model(module, example_input=example, input=shapes)
 
 
 @cache

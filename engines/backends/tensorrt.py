@@ -21,6 +21,9 @@ from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_eng
 from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
 
 from engines.backends.fixed import Call, FixedBackend, Shapes, empty_inputs, mixed
+from engines.export import ExportedEngine
+from engines.int8 import Int8
+from engines.spec import EngineSpec
 from pipeline.errors import EngineError
 
 _OUTPUT = "result"
@@ -35,6 +38,10 @@ class TensorRTBackend(FixedBackend):
     records = False  # Torch-TensorRT records and replays by itself
     calibration: Sequence[dict[str, np.ndarray]] = ()
     """For `int8`: inputs like those that it will see, of any number of faces each."""
+
+    def export_int8(self, engine: ExportedEngine, spec: EngineSpec, int8: Int8, folder: Path) -> None:  # noqa: ARG002
+        """See `Backend`. Quantised anew, on `calibration`; `int8` says what it should answer."""
+        self.export(engine, spec, "int8", folder)
 
     def compile(self, module: nn.Module, shapes: Shapes, precision: str, device: str, path: Path) -> None:
         """See `FixedBackend`."""
