@@ -52,7 +52,7 @@ def parser() -> argparse.ArgumentParser:
         help="engine name or bundle folder; repeatable or comma-separated (default: delta)",
     )
     add("--backend", help="auto, openvino or torch (default: auto)")
-    add("--precision", help="fp32 or fp16 (default: fp32)")
+    add("--precision", help="fp32, fp16 or int8 (default: fp32)")
     add(
         "--neutral",
         metavar="HOW",
@@ -161,6 +161,8 @@ def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
     for engine in run.header["engines"]:
         how = f"{engine['backend']} {engine['precision']} ({engine['chosen_because']})"
         _say(f"{engine['name']}: {engine['trained']}, {how}")
+        if engine["precision"] == "int8":
+            _say(f"{engine['name']}: INT8 {engine['precision_from']}")
     if check:
         run.close()
         _say("checked: sources, engines and outputs are in order")

@@ -84,7 +84,13 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
             axes.axvline(clip.pts_seconds[row], color="#eeeeee", lw=0.7, zorder=-2)
         axes.axhline(spec.thresholds[a], color="#999999", lw=0.7, ls="--", zorder=0)
         for k, (values, colour) in enumerate(zip(found.values(), COLOURS, strict=False)):
-            axes.plot(clip.pts_seconds, values[:, a], color=colour, lw=3.0 if k == 0 else 1.1, alpha=0.5 if k == 0 else 1)
+            axes.plot(
+                clip.pts_seconds,
+                values[:, a],
+                color=colour,
+                lw=3.0 if k == 0 else 1.1,
+                alpha=0.5 if k == 0 else 1,
+            )
         axes.set(ylim=(0, 1), yticks=(0, 1))
         axes.set_xlim(*span)
         axes.tick_params(labelsize=7, length=2, labelbottom=a == len(spec.aus) - 1, labelleft=a == 0)
@@ -95,9 +101,16 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
         axes.text(1.01, 0.5, note, fontsize=8, color="#555555", **placed)
     axes.set_xlabel("seconds", fontsize=9)
     both = list(found)
-    figure.suptitle(f"{spec.name} ({spec.trained}) on {clip.stream}: {' beside '.join(both)}", x=0.155, ha="left", fontsize=11)
+    figure.suptitle(
+        f"{spec.name} ({spec.trained}) on {clip.stream}: {' beside '.join(both)}",
+        x=0.155,
+        ha="left",
+        fontsize=11,
+    )
     whole = notes["all"]
-    legend = " · ".join(f"{colour}: {name}" for name, colour in zip(both, ("wide blue", "red", "green"), strict=False))
+    legend = " · ".join(
+        f"{colour}: {name}" for name, colour in zip(both, ("wide blue", "red", "green"), strict=False)
+    )
     legend += f" · dashed: threshold · right: difference of {both[1]} from {both[0]}; over all AUs p99 {whole['p99']:.3f}, "
     legend += f"max {whole['max']:.3f}, {whole['decisions_changed']} of {whole['frames'] * len(spec.aus)} decisions changed"
     figure.text(0.155, 0.12 / figure.get_figheight(), legend, va="center", fontsize=8, color="#555555")
@@ -122,7 +135,11 @@ def main(argv: list[str]) -> int:
     clip = clips[precisions[0]]
     [spec] = clip.specs
     found = {p: each.probability[spec.name] for p, each in clips.items()}
-    rows = [row for p in precisions[1:] for row in compare(spec, found[precisions[0]], found[p], (precisions[0], p))]
+    rows = [
+        row
+        for p in precisions[1:]
+        for row in compare(spec, found[precisions[0]], found[p], (precisions[0], p))
+    ]
     print_table(rows)
     if arguments.plot:
         draw(arguments.plot, clip, found, rows[: len(spec.aus) + 1])

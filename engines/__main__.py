@@ -177,7 +177,9 @@ def _int8_parity(engine: Engine, bundle: Bundle) -> Rows:
     print(f"{engine.spec.name} ({engine.backend}, int8): {engine.parity}")
     print(f"here, on seeded inputs: within {off:.4f} of where it was calibrated (tolerance {INT8_AGREES})")
     if not off <= INT8_AGREES:
-        raise EngineError(f"{engine.spec.name} (int8): answers otherwise than where it was calibrated; build it again")
+        raise EngineError(
+            f"{engine.spec.name} (int8): answers otherwise than where it was calibrated; build it again"
+        )
     row = {"engine": engine.spec.name, "backend": engine.backend, "precision": "int8", "disagreement": off}
     return [row | asdict(engine.parity)]
 

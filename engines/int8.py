@@ -88,15 +88,26 @@ class Int8:
         graphs = []
         for name, graph in self.graphs.items():
             rounded = [
-                [[list(p) for p in r.places], [_short(v) for v in r.low], [_short(v) for v in r.high], r.levels]
+                [
+                    [list(p) for p in r.places],
+                    [_short(v) for v in r.low],
+                    [_short(v) for v in r.high],
+                    r.levels,
+                ]
                 for r in graph.activations
             ]
             parts = {"activations": rounded, "weights": [list(p) for p in graph.weights]}
-            lines = [f'   {json.dumps(key)}: [\n    {_lines(rows)}\n   ]' for key, rows in parts.items()]
+            lines = [f"   {json.dumps(key)}: [\n    {_lines(rows)}\n   ]" for key, rows in parts.items()]
             lines.append(f'   "floating_point": {json.dumps(list(graph.floating_point))}')
             graphs.append(f"  {json.dumps(name)}: {{\n" + ",\n".join(lines) + "\n  }")
         body = json.dumps(head, indent=1, ensure_ascii=False)
-        return body[:-2] + f',\n "expected": [\n    {_lines(expected)}\n ]' + ',\n "graphs": {\n' + ",\n".join(graphs) + "\n }\n}\n"
+        return (
+            body[:-2]
+            + f',\n "expected": [\n    {_lines(expected)}\n ]'
+            + ',\n "graphs": {\n'
+            + ",\n".join(graphs)
+            + "\n }\n}\n"
+        )
 
 
 def _lines(rows: list[Any]) -> str:
@@ -140,7 +151,9 @@ def content(bundle: Bundle) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        raise EngineError(f"{path}: cannot be read: {error.strerror}; make it again: {command(bundle)}") from None
+        raise EngineError(
+            f"{path}: cannot be read: {error.strerror}; make it again: {command(bundle)}"
+        ) from None
 
 
 def _required(bundle: Bundle) -> Path:
@@ -171,7 +184,9 @@ def write(path: Path, int8: Int8) -> None:
         part.write_text(int8.text(), encoding="utf-8")
         os.replace(part, path)
     except OSError as error:
-        raise OutputError(f"{path}: cannot write it: {error.strerror}; free space or choose another place") from None
+        raise OutputError(
+            f"{path}: cannot write it: {error.strerror}; free space or choose another place"
+        ) from None
 
 
 def read(path: Path, bundle: Bundle) -> Int8:

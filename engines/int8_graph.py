@@ -36,7 +36,9 @@ def name_operations(model: Model) -> dict[str, Any]:
     named: dict[str, Any] = {}
     for i in range(len(ordered) - 1, -1, -1):
         op = ordered[i]
-        readers = [place[t.get_node().get_friendly_name()] for out in op.outputs() for t in out.get_target_inputs()]
+        readers = [
+            place[t.get_node().get_friendly_name()] for out in op.outputs() for t in out.get_target_inputs()
+        ]
         own = _path(op.get_friendly_name())
         paths[i] = own or (paths[min(readers)] if readers else "output")
     counts: dict[str, int] = {}
@@ -79,7 +81,9 @@ def _constant(node: Any) -> Any:
     return node if node.get_type_name() == "Constant" else None
 
 
-def quantise_weights(weights: NDArray[np.float32], per: tuple[int, ...]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def quantise_weights(
+    weights: NDArray[np.float32], per: tuple[int, ...]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Weights as int8, and the scales that they are multiplied by, one for each index along the axes `per`:
     the largest becomes ±127."""
     others = tuple(a for a in range(weights.ndim) if a not in per)
@@ -134,7 +138,9 @@ def apply(model: Model, int8: GraphInt8, origin: str) -> None:
         if constant is None:
             raise EngineError(f"{origin}: input {port} of {place[0]} is no constant; calibrate again")
         shape = tuple(op.input_value(port).get_shape())
-        stored, scale = quantise_weights(constant.get_data().reshape(shape).astype(np.float32), _channels(op, port))
+        stored, scale = quantise_weights(
+            constant.get_data().reshape(shape).astype(np.float32), _channels(op, port)
+        )
         scaled = ops.multiply(ops.convert(ops.constant(stored, Type.i8), Type.f32), ops.constant(scale))
         op.input(port).replace_source_output(scaled.output(0))
 
@@ -162,7 +168,9 @@ def extract(quantised: Model, named: dict[str, Any]) -> GraphInt8:
     for op in quantised.get_ordered_ops():
         if op.get_type_name() != "FakeQuantize":
             continue
-        readers = sorted((t.get_node().get_friendly_name(), t.get_index()) for t in op.output(0).get_target_inputs())
+        readers = sorted(
+            (t.get_node().get_friendly_name(), t.get_index()) for t in op.output(0).get_target_inputs()
+        )
         if _constant(op.input_value(0).get_node()) is not None:
             weights += readers
             continue
@@ -171,7 +179,9 @@ def extract(quantised: Model, named: dict[str, Any]) -> GraphInt8:
             raise AssertionError(f"rounded before {unknown[0]}, which NNCF added")
         low, high = (op.input_value(k).get_node().get_data().ravel() for k in (1, 2))
         activations.append(
-            Rounding(tuple(readers), tuple(map(float, low)), tuple(map(float, high)), op.get_attributes()["levels"])
+            Rounding(
+                tuple(readers), tuple(map(float, low)), tuple(map(float, high)), op.get_attributes()["levels"]
+            )
         )
     whole = [name for name, op in named.items() if weight_ports(op)]
     in_int8 = {name for name, _ in weights}

@@ -10,7 +10,6 @@ the most harm back to floating point. Biases are left alone: correcting them gai
 from __future__ import annotations
 
 import logging
-import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -82,7 +81,9 @@ def quantise(bundle: Bundle, faces: Faces, log: Log) -> Int8:
         UsageError: no faces to calibrate on, or none to judge.
     """
     if installed_version("nncf") is None:
-        raise EngineError("calibration needs NNCF: pip install nncf, or install austream with its extra: .[int8]")
+        raise EngineError(
+            "calibration needs NNCF: pip install nncf, or install austream with its extra: .[int8]"
+        )
     spec = bundle.spec
     limits = (CALIBRATING, JUDGING) if spec.window == 1 else (WINDOWS, WINDOWS)
     calibrating, judging = (
@@ -116,8 +117,13 @@ def quantise(bundle: Bundle, faces: Faces, log: Log) -> Int8:
         session: Session = backend.open(int8, spec, None)
         log(f"{spec.name}: judging on {len(judging)} others")
         wanted, got = (run_all(s, [faces.items[i] for i in judging]) for s in (floating, session))
-        parity = judge(wanted, got, spec.thresholds, f"judged on {len(judging)} of {faces.what}; {faces.split}")
-        figures: dict[str, Any] = {"nncf": installed_version("nncf"), "openvino": installed_version("openvino")}
+        parity = judge(
+            wanted, got, spec.thresholds, f"judged on {len(judging)} of {faces.what}; {faces.split}"
+        )
+        figures: dict[str, Any] = {
+            "nncf": installed_version("nncf"),
+            "openvino": installed_version("openvino"),
+        }
         figures |= {"trained": spec.trained, "calibrated_on": f"{len(calibrating)} of {faces.what}"}
         figures |= {"spread": round(float(wanted.std(axis=0).mean()), 4)}
         if faces.auc is not None:
@@ -156,7 +162,7 @@ def judge(wanted: Probabilities, got: Probabilities, thresholds: Sequence[float]
         decisions_changed=int(((got >= limits) != (wanted >= limits)).sum()),
         decisions=got.size,
         tolerance=TOLERANCE,
-        p99_abs=float(np.percentile(difference, 99)),
+        p99_abs=float(np.percentile(difference, 99)) if np.isfinite(difference).all() else float("inf"),
         note=note,
     )
 
@@ -178,7 +184,9 @@ def _whole(
 ) -> dict[str, GraphInt8]:
     items = [faces.items[i] for i in rows]
     wanted = run_all(floating, items)
-    return {"model": quantise_graph(model, items, lambda compiled, i: compiled(dict(items[i]))[0][0], wanted, log)}
+    return {
+        "model": quantise_graph(model, items, lambda compiled, i: compiled(dict(items[i]))[0][0], wanted, log)
+    }
 
 
 class _OtherFrame:
@@ -236,7 +244,6 @@ def quantise_graph(
         log: is told what stays in floating point.
         aim: 99th percentile of the differences from which layers are put back.
     """
-    os.environ.setdefault("NNCF_CI", "1")  # otherwise it reports its use to a server when it is imported
     import nncf
     from nncf.quantization.advanced_parameters import (
         AdvancedAccuracyRestorerParameters,
@@ -278,7 +285,9 @@ def quantise_graph(
             ),
         )
     found = extract(quantised, named)
-    log(f"{len(found.weights)} layers in INT8; in floating point: {', '.join(found.floating_point) or 'none'}")
+    log(
+        f"{len(found.weights)} layers in INT8; in floating point: {', '.join(found.floating_point) or 'none'}"
+    )
     return found
 
 

@@ -42,6 +42,8 @@ def _load(name: str, config: RunConfig, log: Callable[[str], None], lanes: int) 
     try:
         return load_sliding(name, config.backend, config.precision, log=log, lanes=lanes)
     except EngineError as error:
+        if config.precision == "int8":  # the whole window in INT8 is made of the same parts
+            raise
         log(f"{error}; the whole window is computed at every output instead, which is slower")
         return load_engine(name, config.backend, config.precision, log=log, lanes=lanes)
 
