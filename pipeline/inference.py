@@ -268,7 +268,7 @@ def inputs_of(spec: EngineSpec, crop: FaceCrop) -> dict[str, np.ndarray]:
     beside = {"level_map": crop.level_map, "neutral": crop.neutral_bgr, "landmarks": crop.landmarks}
     if spec.au_centers:
         beside["au_centers"] = align.au_centers_in_crop(spec.crop, crop.landmarks_px, crop.bbox_xyxy)
-    given = {"crops": crop.crops_bgr[spec.crop.name][None]}
+    given: dict[str, np.ndarray] = {"crops": crop.crops_bgr[spec.crop.name][None]}
     for name in spec.inputs(1).keys() - {"crops"}:
         array = beside[name]
         if array is None:

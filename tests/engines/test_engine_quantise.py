@@ -1,4 +1,4 @@
-"""Calibration with NNCF: layers that cannot be rounded stay in floating point, and figures are what they say."""
+"""Calibration with NNCF: layers that cannot be rounded stay in floating point; figures are what they say."""
 
 from __future__ import annotations
 
