@@ -1,5 +1,6 @@
 # make demo    sets everything up, runs the chain on the demo clip and checks what it saw
 # make test    sets everything up, then style, types and tests
+# make int8    renders faces if need be, and writes int8.json anew into the bundles named by INT8_ENGINES
 # make setup   .venv with the pinned dependencies; does nothing when that is current
 
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
@@ -8,7 +9,10 @@ PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 BIN := .venv/bin
 DEMO := build/demo
 
-.PHONY: setup test check demo clean
+INT8_FACES ?= build/synth/int8
+INT8_ENGINES ?= delta
+
+.PHONY: setup test check demo int8 clean
 
 setup: .venv/installed
 
@@ -34,6 +38,13 @@ demo: setup
 	@$(BIN)/python -m bench demo $(DEMO)/results.jsonl --plot $(DEMO)/check.png
 	@echo "overlay video: $(CURDIR)/$(DEMO)/overlay.mp4"
 	@echo "result rows:   $(CURDIR)/$(DEMO)/results.jsonl"
+
+# Run it whenever their weights or their code change: int8.json is for exactly one of either.
+int8: setup
+	@test -e $(INT8_FACES)/samples.json || $(BIN)/python -m train synth --people 80 --stills 8 --clips 1 --clip-frames 24 \
+	  --crops five_point_224,box_224 --seed 2000001 --out $(INT8_FACES)
+	@for engine in $(INT8_ENGINES); do \
+	  $(BIN)/python -m engines build $$engine --precision int8 --calibrate $(INT8_FACES) --ship || exit 1; done
 
 clean:
 	rm -rf build .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis

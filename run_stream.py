@@ -161,6 +161,8 @@ def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
     for engine in run.header["engines"]:
         how = f"{engine['backend']} {engine['precision']} ({engine['chosen_because']})"
         _say(f"{engine['name']}: {engine['trained']}, {how}")
+        if engine["precision"] == "int8":
+            _say(f"{engine['name']}: INT8 {engine['precision_from']}")
     if check:
         run.close()
         _say("checked: sources, engines and outputs are in order")

@@ -95,7 +95,7 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
         axes.set_xlim(*span)
         axes.tick_params(labelsize=7, length=2, labelbottom=a == len(spec.aus) - 1, labelleft=a == 0)
         axes.spines[["top", "right"]].set_visible(False)
-        placed = {"va": "center", "transform": axes.transAxes}
+        placed: dict[str, Any] = {"va": "center", "transform": axes.transAxes}
         axes.text(-0.035, 0.5, f"{au}  {AU_NAMES.get(au, '')}", ha="right", fontsize=8.5, **placed)
         note = f"p99 {notes[au]['p99']:.3f}  max {notes[au]['max']:.3f}"
         axes.text(1.01, 0.5, note, fontsize=8, color="#555555", **placed)
@@ -111,8 +111,9 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
     legend = " · ".join(
         f"{colour}: {name}" for name, colour in zip(both, ("wide blue", "red", "green"), strict=False)
     )
-    legend += f" · dashed: threshold · right: difference of {both[1]} from {both[0]}; over all AUs p99 {whole['p99']:.3f}, "
-    legend += f"max {whole['max']:.3f}, {whole['decisions_changed']} of {whole['frames'] * len(spec.aus)} decisions changed"
+    legend += f" · dashed: threshold · right: difference of {both[1]} from {both[0]}; over all AUs "
+    legend += f"p99 {whole['p99']:.3f}, max {whole['max']:.3f}, {whole['decisions_changed']} of "
+    legend += f"{whole['frames'] * len(spec.aus)} decisions changed"
     figure.text(0.155, 0.12 / figure.get_figheight(), legend, va="center", fontsize=8, color="#555555")
     save_figure(figure, path, dpi=130)
     plt.close(figure)

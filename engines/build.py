@@ -142,16 +142,16 @@ processors without 8-bit dot products cut sums off, which this finds."""
 
 
 def _build_int8(bundle: Bundle, backend: Backend, folder: Path) -> Parity:
-    """INT8 as `engines.int8` says. Its figures are those of the faces that it was judged on where it was made;
+    """INT8 as `engines.int8` says. Its figures are of the faces that it was judged on where it was made;
     here it is checked to answer as it did there."""
     int8, origin = load(bundle)
     backend.export_int8(ExportedEngine(bundle.spec, load_network(bundle)), bundle.spec, int8, folder)
     off = int8_disagreement(backend.open(folder, bundle.spec, None), bundle.spec, int8)
     if not off <= INT8_AGREES:
         raise EngineError(
-            f"{bundle.spec.name} ({backend.name}, int8): probabilities differ by up to {off:.3f} from where its "
-            f"INT8 form was made (tolerance {INT8_AGREES}): this processor computes INT8 otherwise, or the "
-            f"network has changed; use --precision fp32, or calibrate here: {command(bundle)}"
+            f"{bundle.spec.name} ({backend.name}, int8): probabilities differ by up to {off:.3f} from where "
+            f"its INT8 form was made (tolerance {INT8_AGREES}): this processor computes INT8 otherwise, or "
+            f"the network has changed; use --precision fp32, or calibrate here: {command(bundle)}"
         )
     require(int8.parity, f"{bundle.spec.name} ({backend.name}, int8)")
     kept = ", ".join(int8.floating_point) or "nothing"

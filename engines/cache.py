@@ -71,7 +71,8 @@ class Parity:
     def __str__(self) -> str:
         counted = f"{self.decisions_changed} of {self.decisions} decisions changed"
         if self.p99_abs is None:
-            return f"max {self.max_abs:.1e}, mean {self.mean_abs:.1e} (tolerance {self.tolerance:.0e}), {counted}"
+            figures = f"max {self.max_abs:.1e}, mean {self.mean_abs:.1e} (tolerance {self.tolerance:.0e})"
+            return f"{figures}, {counted}"
         return (
             f"99th percentile {self.p99_abs:.4f} (tolerance {self.tolerance:g}), max {self.max_abs:.4f}, "
             f"mean {self.mean_abs:.4f}, {counted}" + f"; {self.note}" * bool(self.note)

@@ -66,5 +66,6 @@ def engine_entry(engine: Engine | SlidingEngine) -> dict[str, Any]:
         "rate_hz": spec.rate_hz,
         "backend": engine.backend,
         "precision": engine.precision,
+        "precision_from": engine.parity.note or "the bundle's weights",
         "chosen_because": engine.reason,
     }

@@ -44,6 +44,8 @@ def _load(name: str, config: RunConfig, log: Callable[[str], None], lanes: int) 
     try:
         return load_sliding(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
     except EngineError as error:
+        if config.precision == "int8":  # the whole window in INT8 is made of the same parts
+            raise
         log(f"{error}; the whole window is computed at every output instead, which is slower")
         return load_engine(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
 
@@ -274,7 +276,7 @@ def inputs_of(spec: EngineSpec, crop: FaceCrop) -> dict[str, np.ndarray]:
     beside = {"level_map": crop.level_map, "neutral": crop.neutral_bgr, "landmarks": crop.landmarks}
     if spec.au_centers:
         beside["au_centers"] = align.au_centers_in_crop(spec.crop, crop.landmarks_px, crop.bbox_xyxy)
-    given = {"crops": crop.crops_bgr[spec.crop.name][None]}
+    given: dict[str, np.ndarray] = {"crops": crop.crops_bgr[spec.crop.name][None]}
     for name in spec.inputs(1).keys() - {"crops"}:
         array = beside[name]
         if array is None:

@@ -47,7 +47,8 @@ def test_engines_know_of_the_pipeline_only_its_errors() -> None:
 
 def test_nothing_below_imports_train_but_the_demo_source() -> None:
     wrong = offenders(under("pipeline") + under("engines"), "train")
-    assert [w for w in wrong if not w.startswith("pipeline/sources.py imports train.synth.demo")] == []
+    kept = ("pipeline/sources.py imports train.synth.demo", "engines/__main__.py imports train.calibration")
+    assert [w for w in wrong if not w.startswith(kept)] == []
 
 
 def test_nothing_imports_bench_but_itself() -> None:

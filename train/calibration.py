@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ def gather(spec: EngineSpec, sources: Sequence[str]) -> Faces:
 
     def auc(rows: NDArray[np.int64], found: NDArray[np.float32]) -> float:
         """Of the folder with the most labelled rows among them."""
-        inside = [(rows >= a) & (rows < b) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+        inside = [(rows >= a) & (rows < b) for a, b in pairwise(starts)]
         labelled = [(here.sum(), i) for i, here in enumerate(inside) if parts[i].auc is not None]
         _, i = max(labelled)
         score = parts[i].auc

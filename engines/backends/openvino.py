@@ -88,7 +88,7 @@ class OpenVINOBackend(Backend):
         return OpenVINOSession(_compile(folder / _FILE, threads, lanes), spec)
 
     def graphs(self, engine: ExportedEngine, spec: EngineSpec) -> dict[str, Any]:
-        """The graphs that INT8 may change, in float32: `model`, or `frame` and `head` of a temporal engine."""
+        """What INT8 may change, in float32: `model`, or `frame` and `head` of a temporal engine."""
         if spec.window == 1:
             from engines.winograd_graph import by_product
 
