@@ -17,6 +17,8 @@ from train.shards import write_whole
 
 Facts = Mapping[str, Any]
 
+_TRIES = 3
+
 
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Facts) -> None:
     """Write or replace a checkpoint; a kill leaves the old one or the new one.
@@ -34,13 +36,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     Raises:
         SourceError: missing, damaged, or no checkpoint of `train fit`.
     """
-    try:
-        with safe_open(path, framework="pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
-    except (OSError, SafetensorError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise SourceError(f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}") from None
+    for attempt in range(_TRIES):
+        try:
+            with safe_open(path, framework="pt") as file:
+                facts = json.loads((file.metadata() or {})["facts"])
+                return {name: file.get_tensor(name) for name in file.keys()}, facts  # noqa: SIM118
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            # A run that goes on puts a new file in its place; safetensors opens it twice, and may get both.
+            if isinstance(error, RuntimeError) and attempt + 1 < _TRIES:
+                continue
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise SourceError(
+                f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}"
+            ) from None
+    raise AssertionError("unreachable")
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
