@@ -29,6 +29,7 @@ from pipeline.errors import AustreamError, PeerLostError, RunError
 from pipeline.header import header_row
 from pipeline.messages import Ledger, StreamInfo
 from pipeline.ring import RunDirectory, create_rings
+from pipeline.snapshot import RunSnapshot
 from pipeline.sources import render_demo, resolve_sources
 from pipeline.stages.worker import CONFIG_FILE, NEUTRAL_FILE, SETUP_FILE, STAGES, stream_info
 from pipeline.streams import HAND_OVERS, Control, Failure, Ready, crops_ring, frames_ring
@@ -124,6 +125,7 @@ class StreamedRun:
         if any(spec.uri == "demo" for spec in specs):
             # Here and not in the capture process, so that its progress shows.
             render_demo(rendering)
+        self._snapshot = RunSnapshot(0.0, False, (), ())
         self._directory = RunDirectory()
         self._stages: dict[str, _Stage] = {}
         try:
@@ -172,6 +174,10 @@ class StreamedRun:
             self._finish(told)
         finally:
             self.close()
+
+    def snapshot(self) -> RunSnapshot:
+        """The run as it was a moment ago; may be asked from any thread."""
+        return self._snapshot
 
     def close(self) -> None:
         """End what still runs and remove what there is."""
