@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from pipeline.config import RunConfig
-from pipeline.messages import Frame, Ledger
+from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.sources import Source, SourceSpec, open_source
 
 
@@ -52,3 +53,42 @@ def captured_frames(
             source = open_source(spec)
     finally:
         source.close()
+
+
+def live_captured(
+    items: Iterable[StreamInfo | Frame],
+    config: RunConfig,
+    ledger: Ledger,
+    started: Callable[[], bool],
+) -> Iterator[StreamInfo | Frame]:
+    """What `feed.live_frames` gives, from the run's start on, within its limits; frame numbers from 0.
+
+    Counts what is captured, goes on from what `ledger` has already, and says in `ledger.ended` why the stream
+    ended. A number that the feed left out is a frame that was decoded and that nobody should look at.
+    """
+    next_seq: int | None = None
+    began_seconds: float | None = None
+    for item in items:
+        if isinstance(item, StreamInfo):
+            yield item
+            continue
+        stamp = item.stamp
+        if not started():
+            continue
+        next_seq = stamp.seq if next_seq is None else next_seq
+        began_seconds = stamp.captured_monotonic_seconds if began_seconds is None else began_seconds
+        for _ in range(next_seq, stamp.seq):
+            ledger.drop("capture", "damaged")
+        ledger.captured += stamp.seq - next_seq + 1
+        next_seq = stamp.seq + 1
+        if (
+            config.duration is not None
+            and stamp.captured_monotonic_seconds - began_seconds >= config.duration
+        ):
+            ledger.drop("capture", "duration limit")
+            ledger.ended = "duration limit"
+            return
+        yield Frame(replace(stamp, seq=ledger.captured - 1), item.image_bgr)
+        if config.frames is not None and ledger.captured >= config.frames:
+            ledger.ended = "frame limit"
+            return

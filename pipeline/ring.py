@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import json
 import math
 import mmap
 import os
@@ -30,7 +31,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ _HEADER = struct.Struct("<8sQQQ")  # magic, slots, bytes per slot, holders
 _PAGE = 4096
 _ALIGNED = 64
 _PREFIX = "austream-"
+_SPEC_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +175,11 @@ class Ring:
         self._leases[slot, 0] = 1
         return Slot(self.spec.name, slot, int(self._generations[slot]), self._data[slot])
 
+    @property
+    def free(self) -> bool:
+        """Whether there is a slot to take."""
+        return not self._leases.any(axis=1).all()
+
     def view(self, ref: PixelRef) -> NDArray[np.uint8]:
         """The pixels, read-only, without a copy; valid until the lease is released or passed on.
 
@@ -235,6 +242,57 @@ class Ring:
         return slot
 
 
+class Rings:
+    """All rings of one kind, `frames.0`, `frames.1` and so on, as a process sees them that is not the
+    producer: each is attached to when a descriptor first names it."""
+
+    def __init__(self, folder: Path, kind: str, holder: str) -> None:
+        self._folder, self._kind, self._holder = folder, kind, holder
+        self._attached: dict[str, Ring] = {}
+
+    def of(self, ref: PixelRef) -> Ring:
+        """The ring that a descriptor means; RunError when there is none."""
+        if ref.ring not in self._attached:
+            if ref.ring not in ring_names(self._folder, self._kind):
+                raise StaleError(f"ring {self._folder / ref.ring}: there is none; is the run over?")
+            self._attached[ref.ring] = attach_ring(self._folder, ref.ring, self._holder)
+        return self._attached[ref.ring]
+
+    def view(self, ref: PixelRef) -> NDArray[np.uint8]:
+        return self.of(ref).view(ref)
+
+    def copy(self, ref: PixelRef) -> NDArray[np.uint8]:
+        return self.of(ref).copy(ref)
+
+    def pass_on(self, ref: PixelRef, *to: str) -> None:
+        self.of(ref).pass_on(ref, *to)
+
+    def release(self, ref: PixelRef) -> None:
+        self.of(ref).release(ref)
+
+    def reclaim(self, holder: str) -> None:
+        """`Ring.reclaim` in all of them, those that no descriptor has named yet included."""
+        for name in ring_names(self._folder, self._kind):
+            if name not in self._attached:
+                self._attached[name] = attach_ring(self._folder, name, self._holder)
+            self._attached[name].reclaim(holder)
+
+
+def ring_names(folder: Path, kind: str) -> list[str]:
+    """Names of the rings of a kind that are there, in the order in which they were made."""
+    found = (path.name.removesuffix(_SPEC_SUFFIX) for path in folder.glob(f"{kind}.*{_SPEC_SUFFIX}"))
+    return sorted(found, key=lambda name: int(name.rsplit(".", 1)[1]))
+
+
+def attach_ring(folder: Path, name: str, holder: str | None) -> Ring:
+    """A ring that `create_rings` made, known by its name; RunError when there is none."""
+    try:
+        entry = json.loads((folder / f"{name}{_SPEC_SUFFIX}").read_text())
+    except OSError as error:
+        raise RunError(f"ring {folder / name}: there is none ({error}); is the run over?") from error
+    return Ring(folder, RingSpec(**{**entry, "holders": tuple(entry["holders"])}), holder)
+
+
 def create_rings(
     folder: Path,
     specs: Sequence[RingSpec],
@@ -253,8 +311,10 @@ def create_rings(
     made: list[Path] = []
     try:
         for spec in specs:
-            made.append(folder / spec.name)
+            about = folder / f"{spec.name}{_SPEC_SUFFIX}"
+            made += [folder / spec.name, about]
             _create(folder / spec.name, spec)
+            about.write_text(json.dumps(asdict(spec)))
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
