@@ -27,10 +27,15 @@ class FeedEvent:
 
 
 def live_frames(
-    spec: SourceSpec, *, stop: Callable[[], bool], on_event: Callable[[FeedEvent], None]
+    spec: SourceSpec,
+    *,
+    stop: Callable[[], bool],
+    on_event: Callable[[FeedEvent], None],
+    ledger: Ledger,
+    epoch: int = 0,
 ) -> Iterator[StreamInfo | Frame]:
-    """A StreamInfo at the start of every epoch, and its frames; numbers go on over epochs."""
-    epoch, seq = 0, 0
+    """A StreamInfo at the start of every epoch, and its frames; numbers go on over epochs. The ledger counts
+    what is captured and dropped, and `epoch` is the number of the first."""
     while not stop():
         connected = False
         try:
@@ -39,9 +44,9 @@ def live_frames(
             on_event(FeedEvent(spec.stream, "connected", epoch, "", 0.0))
             try:
                 yield replace(source.info, live=True, frames=None)
-                for frame in source.frames(Ledger(spec.stream), epoch, seq):
+                for frame in source.frames(ledger, epoch, ledger.captured):
                     yield frame
-                    epoch, seq = frame.stamp.epoch, frame.stamp.seq + 1
+                    epoch = frame.stamp.epoch
                     if stop():
                         return
                 on_event(FeedEvent(spec.stream, "lost", epoch, "it ended", _WAIT_SECONDS))

@@ -67,8 +67,7 @@ class Lane:
         self._ending: str | None = None
         self.opened = threading.Event()
         """Set when the next stage has made ready for the stream; frames before that may be dropped."""
-        self.hold: str | None = None
-        """Why frames that find no room are not the stream's fault; None: they are."""
+        self._held: str | None = None
         if before is not None:
             self._go_on_from(before)
 
@@ -150,6 +149,11 @@ class Lane:
             if self._ending is None:
                 self._end(reason)
 
+    def hold(self, reason: str | None) -> None:
+        """Until further notice frames find no room for this reason, which says nothing of the load."""
+        with self._changed:
+            self._held, self._pacer = reason, Pacer()
+
     @property
     def waits(self) -> bool:
         """Whether there is something to take."""
@@ -205,9 +209,9 @@ class Lane:
         crowded_out = 0
         if len(waiting) > WAITING:
             self._items.remove(waiting[0])
-            self._drop(self.hold or ("overload" if self.opened.is_set() else "starting"))
+            self._drop(self._held or ("overload" if self.opened.is_set() else "starting"))
             crowded_out = 1
-        if self.hold is None and self.opened.is_set():
+        if self._held is None and self.opened.is_set():
             self._pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits)
 
     def _end(self, reason: str) -> None:

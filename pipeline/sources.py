@@ -36,7 +36,7 @@ class SourceSpec:
     """Which --source or --camera it came from; the files of one are read one after another."""
 
     @property
-    def is_feed(self) -> bool:
+    def feed(self) -> bool:
         """Whether it is live by its name alone: then it is read even when it is not there at the start."""
         return self.uri.startswith("camera:") or self.uri.split("://")[0] in LIVE_SCHEMES
 
@@ -59,7 +59,7 @@ class Source(Protocol):
 
 
 def resolve_sources(
-    sources: Sequence[str], cameras: Sequence[int], taken: Sequence[str] = ()
+    sources: Sequence[str], cameras: Sequence[int], *, taken: Sequence[str] = ()
 ) -> list[SourceSpec]:
     """Expand globs, check addresses and paths, and give every stream a unique name, none of them `taken`.
 
@@ -81,7 +81,7 @@ def resolve_sources(
         while name in names:
             name, count = f"{base}#{count}", count + 1
         names.add(name)
-        specs.append(SourceSpec(uri, name, argument))
+        specs.append(SourceSpec(uri, name, argument=argument))
     return specs
 
 

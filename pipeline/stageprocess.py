@@ -112,7 +112,8 @@ class StageProcess:
         failure = self.failure
         if failure is None:
             return StageError(
-                f"the {self.name} stage died ({self.how_it_ended()}); its files were closed as far as they went"
+                f"the {self.name} stage died ({self.how_it_ended()}); "
+                "its files were closed as far as they went"
             )
         if failure.traceback:
             return StageError(f"the {self.name} stage failed: {failure.error}", failure.traceback)

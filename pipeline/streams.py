@@ -201,8 +201,8 @@ class Control:
     verb: Literal["start", "stop", "down", "links", "up", "add", "remove", "neutral"]
     """`start`: the setup is written; `stop`: end the streams as if they had ended; `down`: the stage named in
     `reason` is gone and will be started anew; `links`: the lives of the channels have changed; `up`: it is
-    back; `add`: the run's list of streams has grown; `remove`: end `stream`; `neutral`: its people look neutral
-    now."""
+    back; `add`: the run's list of streams has grown; `remove`: end `stream`; `neutral`: its people
+    look neutral now."""
     reason: str
     stream: str = ""
 

@@ -287,7 +287,7 @@ class StreamedRun:
             sources, cameras = [uri], []
         else:
             raise UsageError("ctl add: expected a live source, such as rtsp://HOST/PATH or camera:0")
-        (spec,) = resolve_sources(sources, cameras, [known.stream for known in self._specs])
+        (spec,) = resolve_sources(sources, cameras, taken=[known.stream for known in self._specs])
         self._specs.append(spec)
         write_streams(self._directory.path, self._specs)
         self._stages["capture"].tell("add", stream=spec.stream)
@@ -317,7 +317,7 @@ class StreamedRun:
             streams.append(
                 StreamSnapshot(
                     name,
-                    connected=not ended and self._connected.get(name, not spec.is_feed),
+                    connected=not ended and self._connected.get(name, not spec.feed),
                     ended=ended,
                     epoch=seen.epoch if seen else 0,
                     captured=max(mine.captured, here.captured),

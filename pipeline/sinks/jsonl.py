@@ -14,7 +14,7 @@ from pipeline.sinks.files import PartFile
 
 
 class JsonlSink:
-    """One file for all its streams, side by side; the ledgers come last, as streams may join until the end."""
+    """One file for all its streams, side by side; the ledgers come last, for streams join until the end."""
 
     lossless = True
 

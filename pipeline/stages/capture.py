@@ -114,7 +114,7 @@ class _Feeds:
             self.ended_before.append(before)
             return None
         info = None
-        if not (spec.is_feed or added):
+        if not (spec.feed or added):
             source = open_source(spec)
             info = source.info
             source.close()
@@ -180,16 +180,19 @@ class _Feeds:
         counted, first_epoch, first_seq = lane.counts(), lane.first_epoch, lane.counts().captured
         try:
             if feed.info is None:
-                told = live_frames(
+                told = Ledger(lane.stream)
+                items = live_frames(
                     feed.spec,
                     stop=lambda: lane.ended is not None,
                     on_event=lambda event: self._on(feed, event),
+                    ledger=told,
+                    epoch=first_epoch,
                 )
-                for item in live_captured(told, config, counted, self._started.is_set):
+                for item in live_captured(items, told, config, counted, self._started.is_set):
                     if isinstance(item, StreamInfo):
                         feed.info = feed.info or item
                         lane.begin(item)
-                    elif not lane.put(_from(item, first_epoch, 0), 0.0, counted):
+                    elif not lane.put(item, 0.0, counted):
                         return
             else:
                 self._play(feed, counted, first_epoch, first_seq)
@@ -335,7 +338,7 @@ class _Loop:
             command = self._worker.commands.popleft()
             for lane in self._lanes:
                 if command.verb in ("down", "up"):
-                    lane.hold = "restarting" if command.verb == "down" else None
+                    lane.hold("restarting" if command.verb == "down" else None)
                 elif command.verb == "remove" and lane.stream == command.stream:
                     lane.close("removed")
             if command.verb == "add":

@@ -27,16 +27,21 @@ from pipeline.messages import (
     WindowInfo,
 )
 from pipeline.ring import PixelRef
+from pipeline.snapshot import Histogram
 from pipeline.streams import (
+    Beat,
     Control,
+    Event,
     FacesPacket,
     Failure,
     FramePacket,
     Message,
     Ready,
     ResultsPacket,
+    Seen,
     StreamBegin,
     StreamEnd,
+    Timing,
 )
 
 real = st.floats(allow_nan=False, allow_infinity=False)
@@ -100,6 +105,9 @@ ledgers = st.builds(
     count,
     st.dictionaries(word, count, max_size=3),
     word,
+    count,
+    st.dictionaries(word, count, max_size=3),
+    st.dictionaries(word, count, max_size=3),
 )
 infos = st.builds(StreamInfo, word, st.tuples(count, count), real, st.none() | count, st.booleans())
 faces = st.lists(st.tuples(crops, st.dictionaries(word, refs, max_size=3)), max_size=3).flatmap(
@@ -116,7 +124,11 @@ by_kind = {
     Ledger: ledgers,
     Failure: st.builds(Failure, exit_code=count),
     Ready: st.builds(Ready),
-    Control: st.builds(Control, ledger=st.none() | ledgers),
+    Control: st.builds(Control),
+    Beat: st.builds(Beat, word, real, count),
+    Event: st.builds(Event),
+    Seen: st.builds(Seen, word, count, count),
+    Timing: st.builds(Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real)),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -224,6 +236,7 @@ def plain_frame(**changes: Any) -> list[Any]:
         1,
         ["frames", values["slot"], 1, 0, values["shape"]],
         values["latency"],
+        0,
     ]
 
 
