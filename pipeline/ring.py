@@ -7,6 +7,8 @@ holds the lease last releases it. Per slot the file holds
     generation  uint64, counted up whenever the slot is taken; only the producer writes it
     leases      one byte for every holder; a slot is free when all are 0
 
+and the holders' names once,
+
 so a descriptor of pixels that are gone is recognised, and after a death it can be read who held what. No two
 processes ever write the same byte at a time, hence no locks and none left locked: a holder's byte is set by
 whoever passes the lease to it, *before* the descriptor is sent, and from then on only by the holder itself
@@ -23,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import json
 import math
 import mmap
 import os
@@ -31,7 +32,7 @@ import shutil
 import struct
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,10 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.errors import RunError, StaleError
 
 _MAGIC = b"AURING1\0"
-_HEADER = struct.Struct("<8sQQQ")  # magic, slots, bytes per slot, holders
+_HEADER = struct.Struct("<8sQQQQ")  # magic, slots, bytes per slot, holders, bytes of their names
 _PAGE = 4096
 _ALIGNED = 64
 _PREFIX = "austream-"
-_SPEC_SUFFIX = ".json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +87,20 @@ class RingSpec:
 
     @property
     def data_offset(self) -> int:
-        return _round_up(_HEADER.size + self.slots * (8 + len(self.holders)), _PAGE)
+        return _round_up(self.names_offset + len(self.names), _PAGE)
+
+    @property
+    def names_offset(self) -> int:
+        return _HEADER.size + self.slots * (8 + len(self.holders))
+
+    @property
+    def names(self) -> bytes:
+        return " ".join(self.holders).encode()
+
+    @property
+    def header(self) -> bytes:
+        """What the file begins with."""
+        return _HEADER.pack(_MAGIC, self.slots, self.slot_bytes, len(self.holders), len(self.names))
 
     @property
     def stride(self) -> int:
@@ -147,8 +160,7 @@ class Ring:
             raise RunError(
                 f"ring {folder / spec.name}: cannot be attached to ({error}); is the run over?"
             ) from error
-        expected = _HEADER.pack(_MAGIC, spec.slots, spec.slot_bytes, len(spec.holders))
-        if len(memory) != spec.total_bytes or memory[: _HEADER.size] != expected:
+        if len(memory) != spec.total_bytes or memory[: _HEADER.size] != spec.header:
             raise RunError(f"ring {folder / spec.name}: another ring than expected: {spec}")
         generations_end = _HEADER.size + 8 * spec.slots
         self._generations = np.frombuffer(memory, np.uint64, spec.slots, _HEADER.size)
@@ -280,17 +292,22 @@ class Rings:
 
 def ring_names(folder: Path, kind: str) -> list[str]:
     """Names of the rings of a kind that are there, in the order in which they were made."""
-    found = (path.name.removesuffix(_SPEC_SUFFIX) for path in folder.glob(f"{kind}.*{_SPEC_SUFFIX}"))
-    return sorted(found, key=lambda name: int(name.rsplit(".", 1)[1]))
+    numbers = (path.name.removeprefix(f"{kind}.") for path in folder.glob(f"{kind}.*"))
+    return [f"{kind}.{number}" for number in sorted(int(n) for n in numbers if n.isdecimal())]
 
 
 def attach_ring(folder: Path, name: str, holder: str | None) -> Ring:
     """A ring that `create_rings` made, known by its name; RunError when there is none."""
     try:
-        entry = json.loads((folder / f"{name}{_SPEC_SUFFIX}").read_text())
-    except OSError as error:
-        raise RunError(f"ring {folder / name}: there is none ({error}); is the run over?") from error
-    return Ring(folder, RingSpec(**{**entry, "holders": tuple(entry["holders"])}), holder)
+        with open(folder / name, "rb") as file:
+            magic, slots, slot_bytes, holders, name_bytes = _HEADER.unpack(file.read(_HEADER.size))
+            file.seek(_HEADER.size + slots * (8 + holders))
+            names = file.read(name_bytes).decode()
+    except (OSError, struct.error) as error:
+        raise RunError(f"ring {folder / name}: cannot be read ({error}); is the run over?") from error
+    if magic != _MAGIC:
+        raise RunError(f"ring {folder / name}: not a ring of this version")
+    return Ring(folder, RingSpec(name, slots, slot_bytes, tuple(names.split())), holder)
 
 
 def create_rings(
@@ -311,10 +328,8 @@ def create_rings(
     made: list[Path] = []
     try:
         for spec in specs:
-            about = folder / f"{spec.name}{_SPEC_SUFFIX}"
-            made += [folder / spec.name, about]
+            made.append(folder / spec.name)
             _create(folder / spec.name, spec)
-            about.write_text(json.dumps(asdict(spec)))
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
@@ -330,7 +345,8 @@ def _create(path: Path, spec: RingSpec) -> None:
             # A tmpfs promises room that it does not have and kills with SIGBUS later; this takes it now.
             os.posix_fallocate(file.fileno(), 0, spec.total_bytes)
         file.truncate(spec.total_bytes)
-        file.write(_HEADER.pack(_MAGIC, spec.slots, spec.slot_bytes, len(spec.holders)))
+        os.pwrite(file.fileno(), spec.names, spec.names_offset)
+        os.pwrite(file.fileno(), spec.header, 0)
 
 
 def _too_small(folder: Path, specs: Sequence[RingSpec], free: int) -> str:
