@@ -128,7 +128,9 @@ by_kind = {
     Beat: st.builds(Beat, word, real, count),
     Event: st.builds(Event),
     Seen: st.builds(Seen, word, count, count),
-    Timing: st.builds(Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real)),
+    Timing: st.builds(
+        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real)
+    ),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
