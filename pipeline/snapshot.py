@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-LATENCY_BOUNDS_MS = (5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+LATENCY_BOUNDS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
 """Upper bounds of the histograms of latency; one more bucket holds what is above."""
 
 
@@ -65,6 +65,18 @@ class StageSnapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineSnapshot:
+    """One engine, as it was chosen."""
+
+    name: str
+    backend: str
+    precision: str
+    trained: str
+    compute: Histogram
+    """What it computed for a frame with faces, over all of them and all threads."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunSnapshot:
     """All of a run."""
 
@@ -73,3 +85,5 @@ class RunSnapshot:
     """All stages are at work."""
     streams: tuple[StreamSnapshot, ...]
     stages: tuple[StageSnapshot, ...]
+    engines: tuple[EngineSnapshot, ...] = ()
+    """Empty until all are compiled and loaded."""

@@ -60,7 +60,8 @@ class StageProcess:
         self.ledgers: dict[str, Ledger] = {}
         self.events: list[Event] = []
         self.seen: dict[str, Seen] = {}
-        self.timings: dict[str, Histogram] = {}
+        self.timings: dict[tuple[str, str], Histogram] = {}
+        """By stage and engine, "" for the stage as a whole."""
         self.queued = 0
         self.wish: str | None = None
         self._untold: deque[Control] = deque()
@@ -108,7 +109,7 @@ class StageProcess:
                 elif isinstance(message, Seen):
                     self.seen[message.stream] = message
                 elif isinstance(message, Timing):
-                    self.timings[message.stage] = message.latency
+                    self.timings[message.stage, message.engine] = message.latency
                 elif isinstance(message, Control):
                     self.wish = message.reason
                 self._reports.done()

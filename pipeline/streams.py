@@ -11,7 +11,7 @@ those have arrays. The pixels lie in rings: `frames.N`, `crops.N`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -115,6 +115,8 @@ class ResultsPacket:
 
     frame: FramePacket
     results: tuple[AUResult, ...]
+    compute_ms: Mapping[str, float] = field(default_factory=dict)
+    """By name of the engine: what it computed for all faces of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,8 @@ class Timing:
 
     stage: str
     latency: Histogram
+    engine: str = ""
+    """When it is the time of one engine in that stage."""
 
 
 @dataclass(frozen=True, slots=True)

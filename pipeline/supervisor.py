@@ -31,7 +31,7 @@ from pipeline.errors import AustreamError, RunError, UsageError
 from pipeline.header import header_row
 from pipeline.messages import Ledger, StreamInfo
 from pipeline.ring import RunDirectory, create_rings
-from pipeline.snapshot import Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
+from pipeline.snapshot import EngineSnapshot, Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
 from pipeline.sources import render_demo, resolve_sources, write_streams
 from pipeline.stageprocess import StageError, StageProcess
 from pipeline.stages.worker import (
@@ -68,9 +68,18 @@ class StreamedRun:
         stop: Callable[[], str | None] = lambda: None,
         rendering: Callable[[int, int], None] | None = None,
         log: Callable[[str], object] = _ignore,
+        show: Callable[[RunSnapshot], object] = _ignore,
     ) -> None:
-        """log: told in one line what befalls the feeds and the stages."""
-        self.config, self._stop, self._log = config, stop, log
+        """
+        Args:
+            stop: says why the run is to end, once it is.
+            rendering: told (done, total) while the demo clip is rendered for the first time.
+            log: told in one line what befalls the feeds and the stages.
+            show: gets a snapshot several times a second, from the start of the stages on.
+        """
+        self.config, self._stop, self._log, self._show = config, stop, log, show
+        self.infos: list[StreamInfo] = []
+        self.engines: list[dict[str, Any]] = []
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
         self._specs = resolve_sources(config.source, config.camera)
@@ -98,8 +107,8 @@ class StreamedRun:
             self._stages = {name: StageProcess(name, folder) for name in STAGES}
             capture, infer = self._ready("capture"), self._ready("infer")
             self._ready("face")
-            self.infos: list[StreamInfo] = [stream_info(entry) for entry in capture["infos"]]
-            self.engines: list[dict[str, Any]] = infer["engines"]
+            self.infos = [stream_info(entry) for entry in capture["infos"]]
+            self.engines = infer["engines"]
             self._restarts = bool(capture["keeps_up"])
             seen = {info.stream: info for info in self.infos}
             self.header = header_row(config, self._specs, seen, self.engines)
@@ -333,13 +342,21 @@ class StreamedRun:
                 stage.started and stage.alive,
                 stage.life,
                 stage.queued,
-                sink.timings.get(name, Histogram()),
+                sink.timings.get((name, ""), Histogram()),
             )
             for name, stage in self._stages.items()
         )
+        engines = tuple(
+            EngineSnapshot(
+                *(entry["name"], entry["backend"], entry["precision"], entry["trained"]),
+                sink.timings.get(("infer", entry["name"]), Histogram()),
+            )
+            for entry in self.engines
+        )
         uptime_seconds = self._snapshot_seconds - self._began_seconds
         ready = all(stage.running for stage in stages)
-        self._snapshot = RunSnapshot(uptime_seconds, ready, tuple(streams), stages)
+        self._snapshot = RunSnapshot(uptime_seconds, ready, tuple(streams), stages, engines)
+        self._show(self._snapshot)
         return self._snapshot
 
     # The end.
@@ -399,6 +416,7 @@ class StreamedRun:
         deadline = time.monotonic() + _START_SECONDS
         while not stage.ready:
             self._listen()
+            self._look()
             if (death := self._first_death()) is not None:
                 time.sleep(0.05)
                 self._listen()

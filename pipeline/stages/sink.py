@@ -18,7 +18,7 @@ from pipeline.sinks.base import Sink
 from pipeline.snapshot import Histogram
 from pipeline.sources import read_streams
 from pipeline.stages.links import Incoming
-from pipeline.stages.worker import STAGES, Worker
+from pipeline.stages.worker import Worker
 from pipeline.streams import (
     Control,
     FramePacket,
@@ -33,7 +33,6 @@ _TELL_EVERY_SECONDS = 0.25
 _LAST_WORD_SECONDS = 2.0
 _CLOSING_SECONDS = 600.0
 """How long it may take to make files whole: a long video's index is put in front of its pictures."""
-_LATENCY_OF = {"capture": "capture", "face": "face", "infer": "infer", "sink": "total"}
 _NO_PIXELS: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
 
 
@@ -120,7 +119,7 @@ class _Loop:
         self._in = Incoming(worker, "results", [self._frames])
         self._open: dict[str, _Stream] = {}
         self._closed: dict[str, Ledger] = {}
-        self._latency = dict.fromkeys(STAGES, Histogram())
+        self._latency: dict[tuple[str, str], Histogram] = {}
         self._told = 0.0
 
     def run(self) -> list[Ledger]:
@@ -158,10 +157,11 @@ class _Loop:
         if image is not None:
             self._frames.release(image)
         self._open[frame.stamp.stream].arrived(message.frame, message.results)
-        for stage, name in _LATENCY_OF.items():
-            taken_ms = message.results[0].latency_ms.get(name)
-            if taken_ms is not None:
-                self._latency[stage] = self._latency[stage].plus(taken_ms)
+        # The sink has no time of its own in the rows; under its name goes the total.
+        taken = {("sink" if s == "total" else s, ""): ms for s, ms in message.results[0].latency_ms.items()}
+        taken |= {("infer", engine): ms for engine, ms in message.compute_ms.items()}
+        for key, taken_ms in taken.items():
+            self._latency[key] = self._latency.get(key, Histogram()).plus(taken_ms)
 
     def _close(self, end: StreamEnd) -> None:
         """Of a stream that never began, too: a live source that was never there has a ledger."""
@@ -197,7 +197,7 @@ class _Loop:
         for stream, known in self._open.items():
             self._worker.report(replace(known.ledger, dropped=dict(known.ledger.dropped)))
             self._worker.report(Seen(stream, known.epoch, known.faces))
-        for stage, latency in self._latency.items():
-            self._worker.report(Timing(stage, latency))
+        for (stage, engine), latency in self._latency.items():
+            self._worker.report(Timing(stage, latency, engine))
         if stop_requested(self._sinks):
             self._worker.report(Control("stop", "window closed"))

@@ -119,7 +119,7 @@ by_kind = {
     StreamBegin: st.builds(StreamBegin, infos),
     FramePacket: frames,
     FacesPacket: faces,
-    ResultsPacket: st.builds(ResultsPacket, frames, st.lists(results, max_size=3).map(tuple)),
+    ResultsPacket: st.builds(ResultsPacket, frames, st.lists(results, max_size=3).map(tuple), by_name),
     StreamEnd: st.builds(StreamEnd, word, st.none() | count, count, ledgers),
     Ledger: ledgers,
     Failure: st.builds(Failure, exit_code=count),
@@ -129,7 +129,7 @@ by_kind = {
     Event: st.builds(Event),
     Seen: st.builds(Seen, word, count, count),
     Timing: st.builds(
-        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real)
+        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real), word
     ),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
