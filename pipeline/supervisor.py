@@ -179,6 +179,8 @@ class StreamedRun:
 
     def close(self) -> None:
         """End what still runs and remove what there is."""
+        while not self._commands.empty():
+            self._commands.get()[1].set_exception(RunError("the run is about to end"))
         if self._ctl is not None:
             self._ctl.close()
         for stage in self._stages.values():
