@@ -118,7 +118,7 @@ class StreamedRun:
         self.config, self._stop = config, stop
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
-        specs = resolve_sources(config.source, config.camera)
+        specs = resolve_sources(config.source, config.camera, config.rtsp_transport)
         for name in config.engine:
             resolve(name)
         if any(spec.uri == "demo" for spec in specs):

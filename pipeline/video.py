@@ -15,11 +15,11 @@ from __future__ import annotations
 import errno
 import gc
 import itertools
+import math
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 import av
 import av.error
@@ -34,14 +34,16 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.errors import SourceError
+from pipeline.address import LIVE_SCHEMES, open_options, scheme_of, without_credentials
+from pipeline.errors import SourceError, StalledError
+from pipeline.h264 import FrameNumbers
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 
-LIVE_SCHEMES = frozenset({"rtsp", "rtsps"})
-NETWORK_SCHEMES = LIVE_SCHEMES | {"http", "https"}
 DEFAULT_RATE_HZ = 25.0
 OPEN_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 10.0
+FIRST_PICTURE_SECONDS = 15.0
+"""A feed that is joined between two key frames shows nothing until the next."""
 _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file counts as unreadable."""
 _MAX_PIXELS = 1 << 26
@@ -59,28 +61,6 @@ _UNSPECIFIED = 2
 av.logging.set_level(None)  # FFmpeg's own chatter; what matters comes back as an error or is counted
 
 
-def without_credentials(uri: str) -> str:
-    """An address as it may be shown and written: user, password and query values are taken out."""
-    uri = printable(uri)
-    if "://" not in uri:
-        return uri
-    try:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return uri.split("://", 1)[0] + "://…"
-    if parts.scheme and "@" in parts.path + parts.query + parts.fragment:
-        return f"{parts.scheme}://…"  # a password with a / ? or # in it: where it ends cannot be told
-    host = f"[{host}]" if ":" in host else host
-    return urlunsplit((parts.scheme, host + port, parts.path, "…" if parts.query else "", ""))
-
-
-def printable(text: str) -> str:
-    """A name as it can be printed in one line and written as UTF-8, whatever bytes the file system holds."""
-    return "".join(c if c.isprintable() else "�" for c in text)
-
-
 @dataclass(slots=True)
 class _Picture:
     frame: VideoFrame
@@ -89,12 +69,30 @@ class _Picture:
 
 
 class VideoSource:
-    """A video file or a network stream through PyAV."""
+    """A video file or a network stream through PyAV.
 
-    def __init__(self, uri: str, stream: str) -> None:
+    Args:
+        uri: a path or an address.
+        stream: what to call it.
+        rtsp_transport: `tcp` or `udp`.
+        stop: asked at every packet; reading ends when it says so.
+        stall_seconds: raise `StalledError` when so long no picture comes; None: be patient.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        stream: str,
+        *,
+        rtsp_transport: str = "tcp",
+        stop: Callable[[], bool] = lambda: False,
+        stall_seconds: float | None = None,
+    ) -> None:
         self._uri = uri
-        self._scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
+        self._scheme = scheme_of(uri)
         self._shown = without_credentials(uri)
+        self._transport, self._stop = rtsp_transport, stop
+        self._read_seconds = stall_seconds or READ_TIMEOUT_SECONDS
         self._reformatter = VideoReformatter()
         self._display_matrix: tuple[int, ...] | None = None
         """Of the last key frame; None before the first picture."""
@@ -103,8 +101,10 @@ class VideoSource:
             self._stream = self._video_stream()
             self._check_complete()
             self._counted = Ledger(stream)  # what peeking for the first frame met
+            self._patience = FIRST_PICTURE_SECONDS
             self._pictures = self._decode()
             self._first = next(self._pictures, None)
+            self._patience = stall_seconds or math.inf
             if self._first is None:
                 raise SourceError(
                     f"{self._shown}: not one frame can be decoded; the file is damaged or holds no pictures"
@@ -140,13 +140,12 @@ class VideoSource:
                 size = image.shape
                 yield Frame(Stamp(self.info.stream, epoch, seq, pts_seconds, monotonic, wall), image)
             seq += 1
-        self._check_end(ledger, ends_at)
+        if not self._stop():
+            self._check_end(ledger, ends_at)
 
     def _open(self) -> InputContainer:
-        options = {"max_pixels": str(_MAX_PIXELS)}
-        if self._scheme in LIVE_SCHEMES:
-            options["rtsp_transport"] = "tcp"
-        timeout = (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS) if self._scheme else None
+        options = {"max_pixels": str(_MAX_PIXELS), **open_options(self._scheme, self._transport)}
+        timeout = (OPEN_TIMEOUT_SECONDS, self._read_seconds) if self._scheme else None
         began = time.monotonic()
         try:
             # "file:" keeps FFmpeg from taking a colon in a file's name for a protocol.
@@ -190,6 +189,10 @@ class VideoSource:
                 # a failure. Slices decode a 1080p frame in 3.6 ms where they took 2.4 on two cores, with
                 # less work in all.
                 stream.thread_type = "SLICE"
+                if self._scheme in LIVE_SCHEMES:
+                    # Slices that are decoded side by side are not missed when they are damaged: FFmpeg then
+                    # flags 3 of 20 pictures that are visibly wrong, and with one thread all 20.
+                    stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
                 return stream
         found = ", ".join(sorted(kinds)) or "none"
@@ -236,32 +239,44 @@ class VideoSource:
         damage = _Damage()
         packets = pictures = failed = 0
         interlaced = False
-        for packet in self._packets(damage):
-            if packet is not None:
-                packets += _shows_a_picture(packet, self._stream.codec.name)
-                if packet.is_corrupt:
-                    damage.begins(packet.pts, includes_it=True)
-            try:
-                frames = self._stream.decode(packet)
-            except av.error.EOFError:
-                break
-            except av.error.FFmpegError:
-                failed += 1
-                self._counted.undecodable_packets += 1
-                damage.begins(None if packet is None else packet.pts)
-                continue
-            for frame in frames:
-                pictures += 1
-                interlaced |= bool(frame.interlaced_frame)
-                frame.time_base = self._stream.time_base  # unset on the last ones, which have no packet
-                yield _Picture(frame, damage.reason_to_drop(frame))
+        last_picture = time.monotonic()
+        lost: SourceError | None = None
+        try:
+            for packet in self._packets(damage):
+                if self._stop():
+                    break
+                if time.monotonic() - last_picture > self._patience:
+                    raise self._stalled(self._patience)
+                if packet is not None:
+                    packets += _shows_a_picture(packet, self._stream.codec.name)
+                    if packet.is_corrupt:
+                        damage.begins(packet.pts, includes_it=True)
+                try:
+                    frames = self._stream.decode(packet)
+                except av.error.EOFError:
+                    break
+                except av.error.FFmpegError:
+                    failed += 1
+                    self._counted.undecodable_packets += 1
+                    damage.begins(None if packet is None else packet.pts)
+                    continue
+                for frame in frames:
+                    pictures += 1
+                    interlaced |= bool(frame.interlaced_frame)
+                    frame.time_base = self._stream.time_base  # unset on the last ones, which have no packet
+                    yield _Picture(frame, damage.reason_to_drop(frame))
+                    last_picture = time.monotonic()
+        except SourceError as error:
+            lost = error
         # Some fail without a word: those that follow a lost key frame, for one. (Interlaced: a field each.)
         if not interlaced:
             self._counted.undecodable_packets += max(0, packets - pictures - failed)
+        if lost is not None:
+            raise lost
 
     def _packets(self, damage: _Damage) -> Iterator[Packet | None]:
         """Packets of the video and, last, None: flush."""
-        layout = None if self._scheme else _layout(self._container, self._stream)
+        layout = self._layout()
         # Of a Matroska file all streams, for only together do their packets cover its bytes.
         streams = list(self._container.streams) if isinstance(layout, _Matroska) else [self._stream]
         bad = 0
@@ -284,6 +299,8 @@ class VideoSource:
                 bad += 1
                 self._counted.undecodable_packets += 1
                 damage.begins(None)
+            except av.error.ExitError:
+                raise self._stalled(self._read_seconds) from None
             except (av.error.FFmpegError, OSError) as error:
                 if getattr(error, "errno", None) == errno.EIO and self._ends_with_the_connection():
                     break
@@ -293,6 +310,21 @@ class VideoSource:
         if bad >= _MAX_BAD_READS:
             self._counted.ended = f"the rest cannot be read: {bad} failures in a row"
         yield None
+
+    def _layout(self) -> _Matroska | _Avi | FrameNumbers | None:
+        """What tells of packets that are missing, for the containers whose readers do not."""
+        name = self._container.format.name
+        if self._scheme in LIVE_SCHEMES:
+            h264 = self._stream.codec.name == "h264"
+            return FrameNumbers(self._stream.codec_context.extradata) if h264 else None
+        if self._scheme:
+            return None
+        if "matroska" in name:
+            return _Matroska()
+        return _Avi(self._stream) if name == "avi" else None
+
+    def _stalled(self, seconds: float) -> StalledError:
+        return StalledError(f"{self._shown}: no picture for {seconds:g} s; check the camera and the network")
 
     def _ends_with_the_connection(self) -> bool:
         """HTTP without a length: to the MP4 reader its end is a failure; `_check_end` tells which it is."""
@@ -416,12 +448,6 @@ class _Avi:
             packet.dts += self._shift
             packet.pts = None if packet.pts is None else packet.pts + self._shift
         return lost
-
-
-def _layout(container: InputContainer, stream: VideoStream) -> _Matroska | _Avi | None:
-    if "matroska" in container.format.name:
-        return _Matroska()
-    return _Avi(stream) if container.format.name == "avi" else None
 
 
 def _shows_a_picture(packet: Packet, codec: str) -> bool:

@@ -58,7 +58,7 @@ class Outlet:
 
 def run(worker: Worker) -> None:
     config = worker.config
-    specs = resolve_sources(config.source, config.camera)
+    specs = resolve_sources(config.source, config.camera, config.rtsp_transport)
     first, infos = look_at(specs)
     worker.ready(infos=[info_entry(info) for info in infos])
     if not worker.wait_for_start():
