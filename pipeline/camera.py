@@ -68,7 +68,7 @@ def _why_not(device: Path) -> str:
     """Why a camera gives no picture; Linux shows cameras as files."""
     others = sorted(device.parent.glob("video[0-9]*"))
     if not device.exists() and sys.platform == "linux":
-        there = ", ".join(str(path).removeprefix("/dev/video") for path in others) or "none"
+        there = ", ".join(path.name.removeprefix("video") for path in others) or "none"
         return f"no such camera; check that it is plugged in (cameras found: {there})"
     if device.exists() and not os.access(device, os.R_OK | os.W_OK):
         return f"{device} may not be opened; add yourself to the group video"

@@ -92,7 +92,7 @@ def resolve_sources(
         while name in names:
             name, count = f"{base}#{count}", count + 1
         names.add(name)
-        specs.append(SourceSpec(uri, name, rtsp_transport))
+        specs.append(SourceSpec(uri, name, rtsp_transport=rtsp_transport))
     return specs
 
 

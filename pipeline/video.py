@@ -18,8 +18,9 @@ import itertools
 import math
 import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import av
 import av.error
@@ -53,6 +54,8 @@ _END_TOLERANCE_SECONDS = 0.5
 _JUMP_BYTES = 1024
 """Matroska puts some 30 bytes between blocks; a longer stretch that no packet covers was not understood."""
 _AVI_CHUNK_HEADER_BYTES = 8
+_PEEKED_TIMELESS = 8
+"""Pictures of a stream without times that are waited for, to learn how fast they come."""
 _HELD_FRAMES = 8
 """First frames that wait for the first PTS; a stream without any must not wait for ever."""
 _UNSPECIFIED = 2
@@ -66,6 +69,8 @@ class _Picture:
     frame: VideoFrame
     reason: str | None
     """Why it is dropped; None for one that is fine."""
+    decoded_seconds: float
+    """On the monotonic clock."""
 
 
 class VideoSource:
@@ -103,19 +108,22 @@ class VideoSource:
             self._counted = Ledger(stream)  # what peeking for the first frame met
             self._patience = FIRST_PICTURE_SECONDS
             self._pictures = self._decode()
-            self._first = next(self._pictures, None)
+            self._timeless = self._container.format.name == "mpjpeg"
+            """A row of JPEG pictures without times, as cameras send them over HTTP."""
+            self._peeked = list(itertools.islice(self._pictures, _PEEKED_TIMELESS if self._timeless else 1))
             self._patience = stall_seconds or math.inf
-            if self._first is None:
+            if not self._peeked:
                 raise SourceError(
                     f"{self._shown}: not one frame can be decoded; the file is damaged or holds no pictures"
                 )
-            height, width = self._upright_bgr(self._first.frame).shape[:2]
+            height, width = self._upright_bgr(self._peeked[0].frame).shape[:2]
         except BaseException:
             self._container.close()
             raise
         live = self._scheme in LIVE_SCHEMES or bool(self._scheme and self._container.duration is None)
         frames = None if live else self._stream.frames or None
-        self.info = StreamInfo(stream, (width, height), _rate_hz(self._stream), frames, live)
+        rate_hz = _measured_rate_hz(self._peeked) if self._timeless else _rate_hz(self._stream)
+        self.info = StreamInfo(stream, (width, height), rate_hz, frames, live)
 
     def close(self) -> None:
         self._pictures.close()
@@ -264,7 +272,7 @@ class VideoSource:
                     pictures += 1
                     interlaced |= bool(frame.interlaced_frame)
                     frame.time_base = self._stream.time_base  # unset on the last ones, which have no packet
-                    yield _Picture(frame, damage.reason_to_drop(frame))
+                    yield _Picture(frame, damage.reason_to_drop(frame), time.monotonic())
                     last_picture = time.monotonic()
         except SourceError as error:
             lost = error
@@ -336,8 +344,13 @@ class VideoSource:
         last: float | None = None
         held: list[_Picture] = []
         avi = self._container.format.name == "avi"
-        first, self._first = self._first, None
-        for picture in itertools.chain([first] if first else [], self._pictures):
+        peeked, self._peeked = self._peeked, []
+        began = peeked[0].decoded_seconds if peeked else 0.0
+        for picture in itertools.chain(peeked, self._pictures):
+            if self._timeless:
+                ledger.estimated_pts += 1
+                yield picture, picture.decoded_seconds - began
+                continue
             # AVI numbers pictures in the order they are decoded in; what the decoder hands on as DTS is their
             # order of presentation.
             ticks = picture.frame.dts if avi else picture.frame.pts
@@ -455,6 +468,13 @@ def _shows_a_picture(packet: Packet, codec: str) -> bool:
     if packet.is_discard:
         return False
     return codec not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & 0x10)
+
+
+def _measured_rate_hz(pictures: Sequence[_Picture]) -> float:
+    """As they came; the first ones, which waited while the stream was opened, came at once."""
+    steps = [b.decoded_seconds - a.decoded_seconds for a, b in pairwise(pictures)]
+    steps = [step for step in steps if step > 1 / 240]
+    return 1.0 / float(np.median(steps)) if steps else DEFAULT_RATE_HZ
 
 
 def _rate_hz(stream: VideoStream) -> float:

@@ -14,7 +14,7 @@ from bench.feeds import RtspServer
 from pipeline.errors import RunError
 from pipeline.feed import FeedEvent, live_frames
 from pipeline.messages import Frame, Ledger, StreamInfo
-from pipeline.sources import resolve_sources
+from pipeline.sources import SourceSpec, resolve_sources
 
 
 def rtsp(*options: str) -> RtspServer:
@@ -29,7 +29,10 @@ class Watched:
     """A feed, read in the background; with `with`."""
 
     def __init__(self, address: str, **options: Any) -> None:
-        self.spec = resolve_sources([address], [], options.pop("rtsp_transport", "tcp"))[0]
+        if address.startswith("camera:"):
+            self.spec = SourceSpec(address, address)
+        else:
+            self.spec = resolve_sources([address], [], options.pop("rtsp_transport", "tcp"))[0]
         self.ledger = Ledger(self.spec.stream)
         self.infos: list[StreamInfo] = []
         self.frames: list[Frame] = []

@@ -276,6 +276,13 @@ def test_a_wish_to_stop_ends_a_long_wait(monkeypatch: pytest.MonkeyPatch) -> Non
     assert world.now == pytest.approx(stop_at, abs=0.11)
 
 
+def test_a_wish_to_stop_ends_a_connection_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(monkeypatch, [Connection(9 * [Picture()])])
+    items = live_frames(SPEC, stop=lambda: world.ledger.captured == 4, ledger=world.ledger)
+    assert len(frames_of(list(items))) == 4
+    assert world.connections[0].closed
+
+
 def test_closing_the_iterator_closes_the_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     connection = Connection(9 * [Picture()])
     world = World(monkeypatch, [connection])
