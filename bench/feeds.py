@@ -35,6 +35,7 @@ class RtspServer:
     """
 
     def __init__(self, *options: str) -> None:
+        self._options = options
         try:
             self.process = subprocess.Popen(
                 [PYTHON, str(_SERVER), *options],
@@ -56,6 +57,10 @@ class RtspServer:
     @property
     def address(self) -> str:
         return f"rtsp://127.0.0.1:{self.port}/live"
+
+    def again(self) -> RtspServer:
+        """Another one on the same port, for when this one is gone."""
+        return RtspServer(*self._options, "--port", str(self.port))
 
     def tell(self, command: str) -> float:
         """Do as `bench/rtsp_server.py` explains; when it was done, on the monotonic clock."""

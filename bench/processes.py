@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.ring import shared_memory_folder
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -41,6 +43,27 @@ def memory_mb(pid: int, peak: bool = False) -> float:
         return 0.0
     line = next((line for line in status.splitlines() if line.startswith(name)), f"{name}: 0 kB")
     return int(line.split()[1]) / 1024
+
+
+def descriptors(pid: int) -> int:
+    """Open file descriptors; 0 once it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def alive(pid: int) -> bool:
+    """Whether it still runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def in_shared_memory() -> set[str]:
+    """Directories of runs in shared memory."""
+    return {path.name for path in shared_memory_folder().glob("*austream-*")}
 
 
 def _children(pid: int) -> list[int]:
