@@ -1,8 +1,8 @@
 """`python -m bench faults`: what can break while feeds are analysed, broken on purpose, one after the other.
 
 Two feeds come from RTSP servers of its own; `run_stream.py` is started on both as a user would start it. When
-it gives results, one thing is broken, and mended again where it does not mend by itself. Then it is looked at,
-from outside: when the run said so, when the broken feed's results were back, how long each feed gave none,
+it gives results, one thing is broken, and mended again where it does not mend by itself. Then one looks, from
+outside: when the run said so, when the broken feed's results were back, how long each feed gave none,
 which frames were lost and why, and what is left of processes, descriptors and shared memory. `--soak 30m`
 breaks things at random in one long run instead, and draws memory and descriptors.
 

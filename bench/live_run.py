@@ -18,7 +18,7 @@ from pathlib import Path
 from threading import Event, Thread
 from typing import Any, NamedTuple
 
-from bench.processes import alive, descriptors, in_shared_memory, memory_mb, processes_of
+from bench.processes import alive, descriptors, memory_mb, processes_of, run_folder
 from pipeline.errors import RunError
 
 _ROOT = Path(__file__).parents[1]
@@ -70,7 +70,6 @@ class LiveRun:
         """By stream."""
         self.said: list[tuple[float, str]] = []
         """Lines on stderr, with the time they came at."""
-        self._before = in_shared_memory()
         command = [sys.executable, str(_ROOT / "run_stream.py")]
         for source in sources:
             command += ["--source", source]
@@ -81,6 +80,7 @@ class LiveRun:
             env={**os.environ, **(environment or {})},
         )
         self._pids: set[int] = {self.process.pid}
+        self._folder: Path | None = None
         self._over = Event()
         self._threads = [Thread(target=work, daemon=True) for work in (self._listen, self._follow)]
         for thread in self._threads:
@@ -92,6 +92,7 @@ class LiveRun:
 
     def pids(self) -> dict[str, int]:
         """Of the stages, and of the `supervisor`."""
+        self._folder = self._folder or run_folder(self.process)
         found = dict(processes_of(self.process, "supervisor"))
         self._pids |= set(found.values())
         return found
@@ -132,8 +133,7 @@ class LiveRun:
 
     def sample(self) -> Sample:
         pids = self.pids().values()
-        mine = in_shared_memory() - self._before
-        files = sum(len(list(Path("/dev/shm", name).glob("**/*"))) for name in mine)
+        files = len(list(self._folder.glob("**/*"))) if self._folder else 0
         return Sample(
             time.monotonic(),
             sum(map(alive, pids)),
@@ -163,12 +163,12 @@ class LiveRun:
     def left(self) -> list[str]:
         """What is still there a moment after the end, in words; processes are ended."""
         deadline = time.monotonic() + 3.0
-        while (self._left_pids() or in_shared_memory() - self._before) and time.monotonic() < deadline:
+        while (self._left_pids() or self._left_folder()) and time.monotonic() < deadline:
             time.sleep(_LOOK_SECONDS)
-        pids, folders = self._left_pids(), in_shared_memory() - self._before
+        pids, folder = self._left_pids(), self._left_folder()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
-        return [f"{len(pids)} processes"] * bool(pids) + [f"{len(folders)} in shared memory"] * bool(folders)
+        return [f"{len(pids)} processes"] * bool(pids) + ["shared memory"] * folder
 
     def ledgers(self) -> dict[str, dict[str, Any]] | None:
         """The ledger rows by stream; None where the file is not whole."""
@@ -179,6 +179,9 @@ class LiveRun:
 
     def _left_pids(self) -> list[int]:
         return [pid for pid in self._pids if pid != self.process.pid and alive(pid)]
+
+    def _left_folder(self) -> bool:
+        return self._folder is not None and self._folder.exists()
 
     def _listen(self) -> None:
         for line in self.process.stderr or ():

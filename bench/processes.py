@@ -25,6 +25,18 @@ def processes_of(process: subprocess.Popen[str], own_name: str) -> Iterator[tupl
             yield own_name, pid
 
 
+def run_folder(process: subprocess.Popen[str]) -> Path | None:
+    """The directory in shared memory of a run, which its stages are told; None before they are there."""
+    for pid in _children(process.pid):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if "pipeline.stages" in words:
+            return Path(words[words.index("pipeline.stages") + 2])
+    return None
+
+
 def cpu_seconds(pid: int) -> float:
     """User and system time so far; 0 once it is gone."""
     try:

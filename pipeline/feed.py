@@ -16,6 +16,7 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Literal
 
+from pipeline.address import without_credentials
 from pipeline.errors import SourceError, StalledError
 from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.sources import Source, SourceSpec, open_source
@@ -42,7 +43,7 @@ class FeedEvent:
     epoch: int
     """The epoch that begins with `connected` and `changed`; otherwise the last one, or the first to come."""
     reason: str
-    """One line, without credentials."""
+    """One line, without credentials; it does not repeat the stream."""
     wait_seconds: float
     """Until the next try to connect; 0 with `connected` and `changed`."""
 
@@ -132,6 +133,7 @@ def live_frames(
             reason = str(error)
         if stop():
             return
+        reason = reason.removeprefix(f"{without_credentials(spec.uri)}: ")
         wait_seconds = backoff.wait_seconds(clock())
         on_event(FeedEvent(spec.stream, kind, max(epoch, next_epoch - 1), reason, wait_seconds))
         until = clock() + wait_seconds
@@ -152,7 +154,7 @@ def _connection(
     last: Frame | None = None
     first_epoch, jumps, ended = epoch, 0, ledger.ended
     kind: FeedKind = "lost"
-    reason = f"{info.stream}: the feed ended"
+    reason = "the feed ended"
     try:
         for frame in source.frames(ledger, first_epoch, ledger.captured):
             jumps += last is not None and _jumped(last, frame)
@@ -169,7 +171,7 @@ def _connection(
             if stop():
                 break
         if ledger.ended != ended:  # said of this connection, not of the feed
-            reason, ledger.ended = f"{info.stream}: {ledger.ended}", ended
+            reason, ledger.ended = ledger.ended, ended
     except StalledError as error:
         kind, reason = "stalled", str(error)
     except SourceError as error:

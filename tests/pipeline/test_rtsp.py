@@ -122,7 +122,7 @@ def test_dropped_and_back_with_another_codec(server: RtspServer) -> None:
         assert feed.event_at[1] - dropped_at < 3
     assert [info.size_wh for info in feed.infos] == [(320, 240)] * 2
     assert feed.events[1].wait_seconds <= 1.0
-    assert "the server closed the connection" in feed.events[1].reason
+    assert feed.events[1].reason.startswith("the server closed the connection")
     stamps = [f.stamp for f in feed.frames]
     assert [s.seq for s in stamps] == list(range(len(stamps)))
     assert {s.epoch for s in stamps} == {0, 1}
