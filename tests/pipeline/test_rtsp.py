@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -227,3 +229,20 @@ def test_damaged_bytes(server: RtspServer) -> None:
         feed.until_frames(20)
     assert feed.kinds == ["connected"]
     assert feed.ledger.in_flight == len(feed.frames)
+
+
+def test_a_run_shows_and_writes_no_password(tmp_path: Path) -> None:
+    with rtsp("--user", "SECRETUSER:SECRETWORD") as server:
+        address = server.address.replace("//", "//SECRETUSER:SECRETWORD@")
+        outs = [word for suffix in ("jsonl", "csv", "parquet") for word in ("--out", f"rows.{suffix}")]
+        words = ["--source", address, "--engine", "cednn", "--frames", "20", *outs]
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).parents[2] / "run_stream.py"), *words],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stderr.decode()
+    written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
+    assert server.address.encode() in written
+    assert b"SECRET" not in written + done.stdout + done.stderr
