@@ -173,8 +173,16 @@ FAULTS: dict[str, Fault] = {
     "resize": Fault(_told("size 480x270")),
     "corrupt packets": Fault(_told("corrupt 0.002"), _told("corrupt 0"), _BAD_SECONDS, new_epoch=False),
     "lost packets": Fault(_told("lose 0.05"), _told("lose 0"), _BAD_SECONDS, new_epoch=False),
-    **{f"{stage} killed": Fault(_signalled(stage, signal.SIGKILL)) for stage in STAGES},
-    **{f"{stage} stopped": Fault(_signalled(stage, signal.SIGSTOP)) for stage in STAGES},
+    **{
+        f"{stage} {how}": Fault(
+            # Whoever holds the files may take them along: their rows so far stay in the .part file.
+            _signalled(stage, number),
+            may_end=stage == "sink",
+            no_files=stage == "sink",
+        )
+        for how, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP))
+        for stage in STAGES
+    },
     "slow sink": Fault(
         _signal_subscriber(signal.SIGSTOP),
         _signal_subscriber(signal.SIGCONT),
