@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import tempfile
 import time
 from contextlib import ExitStack
@@ -64,7 +65,10 @@ def main(argv: list[str]) -> int:
         if arguments.soak:
             rows, blame = soak(arguments, options, Path(folder))
         else:
-            rows = [_row(name, arguments, options, Path(folder)) for name in arguments.only or FAULTS]
+            rows = []
+            for name in arguments.only or FAULTS:
+                rows.append(_row(name, arguments, options, Path(folder)))
+                print(f"{name}: {rows[-1]['outcome']}", file=sys.stderr, flush=True)
             blame = any(row["to_blame"] for row in rows)
     print_table(rows)
     if arguments.json:

@@ -23,15 +23,20 @@ _WAITED_SECONDS = 1.5
 
 
 class CameraSource:
-    """A camera through OpenCV; PTS is the time since its first frame.
+    """A camera through OpenCV; PTS is the time since its first frame. Its frames end when `stop` says so.
 
     Raises:
         SourceError: there is no such camera, it may not be opened, or another program uses it.
     """
 
     def __init__(
-        self, number: int, stream: str, open_device: Callable[[int], cv2.VideoCapture] | None = None
+        self,
+        number: int,
+        stream: str,
+        open_device: Callable[[int], cv2.VideoCapture] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ):
+        self._stop = stop
         self._device = (open_device or cv2.VideoCapture)(number)
         ok, first = self._device.read() if self._device.isOpened() else (False, None)
         if not ok or first is None:
@@ -46,7 +51,7 @@ class CameraSource:
     def frames(self, ledger: Ledger, epoch: int = 0, first_seq: int = 0) -> Iterator[Frame]:
         # The picture that showed that the camera works is old by now.
         began, seq, size_wh = None, first_seq, self.info.size_wh
-        while True:
+        while not self._stop():
             asked = time.monotonic()
             ok, image = self._device.read()
             now = time.monotonic()

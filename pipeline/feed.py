@@ -126,7 +126,7 @@ def live_frames(
             if source is None:
                 return
             since = clock()
-            next_epoch, kind, reason = yield from _connection(source, ledger, next_epoch, stop, on_event)
+            next_epoch, kind, reason = yield from _connection(source, ledger, next_epoch, on_event)
             if clock() - since >= LASTED_SECONDS:
                 backoff.reset()
         except SourceError as error:
@@ -142,11 +142,7 @@ def live_frames(
 
 
 def _connection(
-    source: Source,
-    ledger: Ledger,
-    epoch: int,
-    stop: Callable[[], bool],
-    on_event: Callable[[FeedEvent], None],
+    source: Source, ledger: Ledger, epoch: int, on_event: Callable[[FeedEvent], None]
 ) -> Generator[StreamInfo | Frame, None, tuple[int, FeedKind, str]]:
     """What one connection gives; then the next epoch's number, how the connection ended, and why."""
     info = replace(source.info, live=True, frames=None)
@@ -168,8 +164,6 @@ def _connection(
                 yield info
             last = frame
             yield frame
-            if stop():
-                break
         if ledger.ended != ended:  # said of this connection, not of the feed
             reason, ledger.ended = ledger.ended, ended
     except StalledError as error:

@@ -168,14 +168,14 @@ def open_source(
     Args:
         spec: what to open.
         progress: told (done, total) while the demo clip is rendered for the first time.
-        stop: asked between the packets of a video; its frames end when it says so.
+        stop: asked between the packets of a video and the frames of a camera, which end when it says so.
         stall_seconds: `StalledError` when a feed gives no picture for so long; None: wait longer.
 
     Raises:
         SourceError: it cannot be opened, holds no video, or no frame of it can be decoded.
     """
     if spec.uri.startswith("camera:"):
-        return CameraSource(int(spec.uri.removeprefix("camera:")), spec.stream)
+        return CameraSource(int(spec.uri.removeprefix("camera:")), spec.stream, stop=stop)
     if spec.uri == "demo":
         return VideoSource(str(render_demo(progress)), spec.stream)
     if Path(spec.uri).suffix.lower() in PHOTO_SUFFIXES and "://" not in spec.uri:

@@ -2,12 +2,6 @@
 
 Rotation, odd sizes, grey and 10-bit pictures become upright 8-bit BGR. PTS is the container's own, untouched,
 and only estimated (and counted in the ledger) where a frame has none.
-
-Damage. A packet that does not decode is passed over and counted. What the decoder gives after it is predicted
-from a picture that is not there: smeared faces that no flag tells from real ones. So from damage on (a packet
-that fails or that the container calls corrupt, a stretch that the demuxer jumped over, a frame that the
-decoder patched up) every frame up to the next key frame is counted and dropped, for at most
-`_LONGEST_DAMAGE_SECONDS`: a stream that refreshes bit by bit has no key frames.
 """
 
 from __future__ import annotations
@@ -36,6 +30,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from pipeline.address import LIVE_SCHEMES, open_options, scheme_of, without_credentials
+from pipeline.damage import Avi, Damage, Matroska
 from pipeline.errors import SourceError, StalledError
 from pipeline.h264 import FrameNumbers
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
@@ -49,11 +44,7 @@ _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file counts as unreadable."""
 _MAX_PIXELS = 1 << 26
 """8192×8192: more than any camera gives; a damaged or hostile header can claim a thousand times that."""
-_LONGEST_DAMAGE_SECONDS = 10.0
 _END_TOLERANCE_SECONDS = 0.5
-_JUMP_BYTES = 1024
-"""Matroska puts some 30 bytes between blocks; a longer stretch that no packet covers was not understood."""
-_AVI_CHUNK_HEADER_BYTES = 8
 _PEEKED_TIMELESS = 8
 """Pictures of a stream without times that are waited for, to learn how fast they come."""
 _HELD_FRAMES = 8
@@ -244,7 +235,7 @@ class VideoSource:
 
     def _decode(self) -> Generator[_Picture, None, None]:
         """Pictures as the decoder gives them; packets that do not decode are counted and passed over."""
-        damage = _Damage()
+        damage = Damage()
         packets = pictures = failed = 0
         interlaced = False
         last_picture = time.monotonic()
@@ -282,11 +273,11 @@ class VideoSource:
         if lost is not None:
             raise lost
 
-    def _packets(self, damage: _Damage) -> Iterator[Packet | None]:
+    def _packets(self, damage: Damage) -> Iterator[Packet | None]:
         """Packets of the video and, last, None: flush."""
         layout = self._layout()
         # Of a Matroska file all streams, for only together do their packets cover its bytes.
-        streams = list(self._container.streams) if isinstance(layout, _Matroska) else [self._stream]
+        streams = list(self._container.streams) if isinstance(layout, Matroska) else [self._stream]
         bad = 0
         while bad < _MAX_BAD_READS:
             try:
@@ -319,7 +310,7 @@ class VideoSource:
             self._counted.ended = f"the rest cannot be read: {bad} failures in a row"
         yield None
 
-    def _layout(self) -> _Matroska | _Avi | FrameNumbers | None:
+    def _layout(self) -> Matroska | Avi | FrameNumbers | None:
         """What tells of packets that are missing, for the containers whose readers do not."""
         name = self._container.format.name
         if self._scheme in LIVE_SCHEMES:
@@ -328,8 +319,8 @@ class VideoSource:
         if self._scheme:
             return None
         if "matroska" in name:
-            return _Matroska()
-        return _Avi(self._stream) if name == "avi" else None
+            return Matroska()
+        return Avi(self._stream) if name == "avi" else None
 
     def _stalled(self, seconds: float) -> StalledError:
         return StalledError(f"{self._shown}: no picture for {seconds:g} s; check the camera and the network")
@@ -386,81 +377,6 @@ class VideoSource:
             # pictures in between.
             self._display_matrix = _display_matrix(frame)
         return _turned(np.asarray(bgr.to_ndarray(), np.uint8), self._display_matrix)
-
-
-class _Damage:
-    """Whether what the decoder gives can be trusted."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        """PTS in seconds of the first frame dropped for the damage; None while there is none."""
-        self._active = False
-        self._first_good: int | None = None
-        """The least PTS, in the stream's time base, of a key frame that ends the damage; None: any."""
-
-    def begins(self, pts: int | None, includes_it: bool = False) -> None:
-        """Here something is lost; `includes_it`: the frame with this PTS may come and is not whole."""
-        self._active, self._since = True, None
-        self._first_good = None if pts is None else pts + includes_it
-
-    def reason_to_drop(self, frame: VideoFrame) -> str | None:
-        if frame.is_corrupt:
-            self.begins(frame.pts, includes_it=True)
-            return "corrupt"
-        if not self._active:
-            return None
-        early = self._first_good is not None and frame.pts is not None and frame.pts < self._first_good
-        now = frame.time
-        if self._since is None:
-            self._since = now
-        lasted = 0.0 if now is None or self._since is None else now - self._since
-        if (frame.key_frame and not early) or lasted > _LONGEST_DAMAGE_SECONDS:
-            self._active = False
-            return None
-        return "after damage"
-
-
-class _Matroska:
-    """Finds the stretches that FFmpeg's Matroska reader jumps over without a word, to the next cluster."""
-
-    def __init__(self) -> None:
-        self._position = -1
-        self._end: int | None = None
-
-    def packets_lost_before(self, packet: Packet) -> int:
-        """1 where bytes before this packet belong to none; how many packets they held is not known."""
-        if packet.pos is None or packet.pos < 0:
-            return 0
-        jumped = self._end is not None and packet.pos - self._end > _JUMP_BYTES
-        # Laced packets share a position; a block's additions (an alpha channel) follow it.
-        begin = self._end if packet.pos == self._position and self._end is not None else packet.pos
-        self._end = begin + packet.size
-        if packet.has_sidedata("matroska_block_additional"):
-            self._end = None
-        self._position = packet.pos
-        return int(jumped)
-
-
-class _Avi:
-    """AVI's times are the numbers of the pictures; after a jump its reader is wrong, the index is not."""
-
-    def __init__(self, stream: VideoStream) -> None:
-        entries = stream.index_entries
-        self._stream_index = stream.index
-        self._numbers = {e.pos: e.timestamp for e in (entries[i] for i in range(len(entries)))}
-        self._shift = 0
-
-    def packets_lost_before(self, packet: Packet) -> int:
-        """How many; the packet's times are set right."""
-        if packet.stream_index != self._stream_index or packet.dts is None or packet.pos is None:
-            return 0
-        number = self._numbers.get(packet.pos - _AVI_CHUNK_HEADER_BYTES)
-        lost = 0 if number is None else max(0, number - packet.dts - self._shift)
-        self._shift += lost
-        if self._shift:
-            packet.dts += self._shift
-            packet.pts = None if packet.pts is None else packet.pts + self._shift
-        return lost
 
 
 def _shows_a_picture(packet: Packet, codec: str) -> bool:

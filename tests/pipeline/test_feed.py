@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from threading import Event
@@ -53,7 +53,7 @@ class World:
         self.ledger = Ledger(SPEC.stream)
         monkeypatch.setattr(feed, "open_source", self.open)
 
-    def open(self, spec: SourceSpec, *, stall_seconds: float, **_: object) -> FakeSource:
+    def open(self, spec: SourceSpec, *, stop: Callable[[], bool], stall_seconds: float) -> FakeSource:
         assert spec is SPEC
         assert stall_seconds < 2.0
         connection = self.connections[self.tries]
@@ -61,7 +61,7 @@ class World:
         self.tried_at.append(self.now)
         if connection.refused is not None:
             raise SourceError(connection.refused)
-        return FakeSource(self, connection)
+        return FakeSource(self, connection, stop)
 
     def sleep(self, seconds: float) -> None:
         assert 0 < seconds <= 0.1
@@ -87,14 +87,16 @@ class World:
 
 
 class FakeSource:
-    def __init__(self, world: World, connection: Connection) -> None:
-        self._world, self._connection = world, connection
+    def __init__(self, world: World, connection: Connection, stop: Callable[[], bool]) -> None:
+        self._world, self._connection, self._stop = world, connection, stop
         first = connection.pictures[0].size_wh if connection.pictures else (8, 6)
         self.info = StreamInfo(SPEC.stream, first, 25.0, 99, live=False)
 
     def frames(self, ledger: Ledger, epoch: int = 0, first_seq: int = 0) -> Iterator[Frame]:
         size, pts = None, 0.0
         for i, picture in enumerate(self._connection.pictures):
+            if self._stop():
+                return
             ledger.captured += 1
             pts = pts + 0.04 if picture.pts_seconds is None else picture.pts_seconds
             if picture.dropped:
