@@ -68,9 +68,10 @@ def main(argv: list[str]) -> int:
             rows = []
             for name in arguments.only or FAULTS:
                 rows.append(_row(name, arguments, options, Path(folder)))
-                print(f"{name}: {rows[-1]['outcome']}", file=sys.stderr, flush=True)
+                told = f"{name}: {rows[-1]['outcome']}; it said: {rows[-1]['said'] or 'nothing'}"
+                print(told, file=sys.stderr, flush=True)
             blame = any(row["to_blame"] for row in rows)
-    print_table(rows)
+    print_table([{what: found for what, found in row.items() if what != "said"} for row in rows])
     if arguments.json:
         write_json(arguments.json, rows)
     return int(blame)
