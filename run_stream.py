@@ -80,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", action="append", metavar="PATH", help=".jsonl, .csv, .parquet, .mp4 or a folder; repeatable")
     add("--publish", metavar="ADDRESS", help="publish rows over ZeroMQ, e.g. tcp://127.0.0.1:5556")
     add("--window", action="store_true", help="show the overlay in a window (q ends the run)")
+    add("--rtsp-transport", metavar="HOW", help="how RTSP pictures travel: tcp or udp (default: tcp)")
     add("--live", dest="live", action="store_true", help="keep up with the source, dropping frames")
     add("--lossless", dest="live", action="store_false", help="lose no frame, however long it takes")
     add("--inline", action="store_true", help="run in one process")

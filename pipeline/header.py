@@ -8,11 +8,11 @@ from typing import Any
 
 from engines.runtime import Engine
 from engines.sliding import SlidingEngine
+from pipeline.address import without_credentials
 from pipeline.config import RunConfig
 from pipeline.inference import CPU_HOP
 from pipeline.messages import SCHEMA_VERSION, StreamInfo
 from pipeline.sources import SourceSpec
-from pipeline.video import without_credentials
 
 
 def header_row(

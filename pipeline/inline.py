@@ -48,7 +48,7 @@ class Run:
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
         self._stop = stop
-        self._specs = sources.resolve_sources(config.source, config.camera)
+        self._specs = sources.resolve_sources(config.source, config.camera, config.rtsp_transport)
         self._policy = _neutral_policy(config.neutral)
         if config.save_neutral:
             profile.check_target(Path(config.save_neutral))

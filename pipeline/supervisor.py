@@ -82,7 +82,7 @@ class StreamedRun:
         self.engines: list[dict[str, Any]] = []
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
-        self._specs = resolve_sources(config.source, config.camera)
+        self._specs = resolve_sources(config.source, config.camera, config.rtsp_transport)
         for name in config.engine:
             resolve(name)
         if any(spec.uri == "demo" for spec in self._specs):
@@ -298,7 +298,8 @@ class StreamedRun:
             sources, cameras = [uri], []
         else:
             raise UsageError("ctl add: expected a live source, such as rtsp://HOST/PATH or camera:0")
-        (spec,) = resolve_sources(sources, cameras, taken=[known.stream for known in self._specs])
+        taken = [known.stream for known in self._specs]
+        (spec,) = resolve_sources(sources, cameras, self.config.rtsp_transport, taken=taken)
         self._specs.append(spec)
         write_streams(self._directory.path, self._specs)
         self._stages["capture"].tell("add", stream=spec.stream)
