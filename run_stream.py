@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+from pipeline import ctl
 from pipeline.config import RunConfig, read_toml
 from pipeline.errors import AustreamError, UsageError
 from pipeline.inline import Run, unbalanced
@@ -79,6 +80,7 @@ def parser() -> argparse.ArgumentParser:
     add("--out", action="append", metavar="PATH", help=".jsonl, .csv, .parquet, .mp4 or a folder; repeatable")
     add("--publish", metavar="ADDRESS", help="publish rows over ZeroMQ, e.g. tcp://127.0.0.1:5556")
     add("--window", action="store_true", help="show the overlay in a window (q ends the run)")
+    add("--rtsp-transport", metavar="HOW", help="how RTSP pictures travel: tcp or udp (default: tcp)")
     add("--live", dest="live", action="store_true", help="keep up with the source, dropping frames")
     add("--lossless", dest="live", action="store_false", help="lose no frame, however long it takes")
     add("--inline", action="store_true", help="run in one process")
@@ -127,6 +129,9 @@ class _Stop:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["ctl"]:
+        return ctl.main(words[1:])
     try:
         arguments = vars(parser().parse_args(argv))
         check = arguments.pop("check", False)
@@ -152,7 +157,7 @@ def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
     if inline or check:
         run = Run(config, stop=lambda: stop.wish, log=_say, rendering=rendering)
     else:
-        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering)
+        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering, log=_say)
     for bar in bars.values():
         bar.close()
     for info in run.infos:
@@ -167,7 +172,7 @@ def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
         run.close()
         _say("checked: sources, engines and outputs are in order")
         return 0
-    shown = _Shown(config, run.infos)
+    shown = _Shown(config, run.infos, len(run.header["sources"]))
     began = time.monotonic()
     try:
         run.wait(shown.step)
@@ -186,19 +191,28 @@ def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
 
 
 class _Shown:
-    """Progress of the stream that is on."""
+    """Progress: of the stream that is on, or of all live streams together."""
 
-    def __init__(self, config: RunConfig, infos: Sequence[StreamInfo]) -> None:
-        self._config, self._infos = config, infos
+    def __init__(self, config: RunConfig, infos: Sequence[StreamInfo], streams: int) -> None:
+        self._config = config
+        self._lengths = {info.stream: info.frames for info in infos}
+        self._side_by_side = streams > 1 and (
+            bool(config.live) or len(infos) < streams or any(info.live for info in infos)
+        )
+        self._delivered: dict[str, int] = {}
         self._progress: Progress | None = None
         self._stream: str | None = None
 
     def step(self, ledger: Ledger) -> None:
+        if self._side_by_side:
+            self._delivered[ledger.stream] = ledger.delivered
+            self._progress = self._progress or Progress("all streams", None)
+            self._progress.step(sum(self._delivered.values()))
+            return
         if ledger.stream != self._stream:
             self.close()
             self._stream = ledger.stream
-            total = next(info.frames for info in self._infos if info.stream == ledger.stream)
-            limits = [n for n in (total, self._config.frames) if n]
+            limits = [n for n in (self._lengths.get(ledger.stream), self._config.frames) if n]
             known = min(limits) if limits and not self._config.loop else self._config.frames
             self._progress = Progress(ledger.stream, known)
         if self._progress is not None:

@@ -12,6 +12,7 @@ BENCHES = {
     "overload": "a live source at 60 frames/s into engines that manage far less: latency, strides, drops",
     "memory": "memory by process over loops of a clip",
     "stops": "every way a run can end, and what it leaves behind",
+    "faults": "what can break while feeds are analysed, broken on purpose; --soak 30m for long",
     "diffmap": "the difference-map kernel beside NumPy and OpenCV",
     "transport": "frames between two processes: ours beside ZeroMQ bytes and multiprocessing.Queue",
     "engine": "every engine × backend × precision beside PyTorch eager: speed, size, build, start-up, parity",

@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipeline.ring import shared_memory_folder
+
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -21,6 +23,18 @@ def processes_of(process: subprocess.Popen[str], own_name: str) -> Iterator[tupl
             yield words[words.index("pipeline.stages") + 1], pid
         elif pid == process.pid:
             yield own_name, pid
+
+
+def run_folder(process: subprocess.Popen[str]) -> Path | None:
+    """The directory in shared memory of a run, which its stages are told; None before they are there."""
+    for pid in _children(process.pid):
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if "pipeline.stages" in words:
+            return Path(words[words.index("pipeline.stages") + 2])
+    return None
 
 
 def cpu_seconds(pid: int) -> float:
@@ -41,6 +55,27 @@ def memory_mb(pid: int, peak: bool = False) -> float:
         return 0.0
     line = next((line for line in status.splitlines() if line.startswith(name)), f"{name}: 0 kB")
     return int(line.split()[1]) / 1024
+
+
+def descriptors(pid: int) -> int:
+    """Open file descriptors; 0 once it is gone."""
+    try:
+        return len(os.listdir(f"/proc/{pid}/fd"))
+    except OSError:
+        return 0
+
+
+def alive(pid: int) -> bool:
+    """Whether it still runs; a zombie does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def in_shared_memory() -> set[str]:
+    """Directories of runs in shared memory."""
+    return {path.name for path in shared_memory_folder().glob("*austream-*")}
 
 
 def _children(pid: int) -> list[int]:

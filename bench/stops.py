@@ -20,9 +20,8 @@ from typing import Any
 
 import av
 
-from bench.processes import processes_of
+from bench.processes import alive, in_shared_memory, processes_of
 from bench.report import print_table, write_json
-from pipeline.ring import shared_memory_folder
 
 _ROOT = Path(__file__).parents[1]
 _INTO_IT_SECONDS = 1.5
@@ -52,7 +51,7 @@ def main(argv: list[str]) -> int:
 
 
 def _try(way: str, source: str) -> dict[str, Any]:
-    before = _in_shared_memory()
+    before = in_shared_memory()
     with tempfile.TemporaryDirectory() as folder:
         out, video = Path(folder) / "rows.jsonl", Path(folder) / "overlay.mp4"
         words = [sys.executable, str(_ROOT / "run_stream.py"), "--source", source, "--engine", "cednn"]
@@ -66,7 +65,7 @@ def _try(way: str, source: str) -> dict[str, Any]:
             name, sent = blow
             os.kill(pids[name], sent)
         run.communicate()
-        while (any(map(_alive, pids.values())) or _in_shared_memory() - before) and (
+        while (any(map(alive, pids.values())) or in_shared_memory() - before) and (
             time.monotonic() - began < _PATIENCE_SECONDS
         ):
             time.sleep(0.02)
@@ -75,8 +74,8 @@ def _try(way: str, source: str) -> dict[str, Any]:
             "stopped_by": way,
             "exit": run.returncode,
             "seconds": float(seconds),
-            "left_processes": sum(map(_alive, pids.values())),
-            "left_in_memory": len(_in_shared_memory() - before),
+            "left_processes": sum(map(alive, pids.values())),
+            "left_in_memory": len(in_shared_memory() - before),
             **_files(out, video),
         }
 
@@ -101,14 +100,3 @@ def _files(out: Path, video: Path) -> dict[str, Any]:
         "ledger": "none" if ledger is None else f"{ledger['ended']}",
         "video_frames": frames,
     }
-
-
-def _in_shared_memory() -> set[str]:
-    return {path.name for path in shared_memory_folder().glob("*austream-*")}
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False

@@ -38,6 +38,8 @@ class RunConfig:
     duration: float | None = None
     """Stop every stream after so many seconds of presentation time."""
     loop: bool = False
+    rtsp_transport: str = "tcp"
+    """How RTSP pictures travel: `tcp` loses none on the way, `udp` does not wait for what is lost."""
     live: bool | None = None
     """True: keep up, dropping frames; False: wait, losing none; None: as the source is."""
     out: tuple[str, ...] = ()
@@ -112,6 +114,7 @@ _TYPES: dict[str, tuple[type, str]] = {
     "frames": (int, "a whole number"),
     "duration": (float, "a number of seconds"),
     "loop": (bool, "true or false"),
+    "rtsp_transport": (str, "text"),
     "live": (bool, "true or false"),
     "out": (str, "text"),
     "publish": (str, "text"),

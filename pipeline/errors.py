@@ -4,6 +4,7 @@
     ├── UsageError(ValueError)      the command line, the configuration or an argument is wrong   exit 2
     └── RunError                    a run cannot begin or go on                                    exit 1
         ├── SourceError             a source cannot be opened, read or decoded
+        │   └── StalledError        its connection is there, its pictures no longer come
         ├── OutputError(OSError)    a result cannot be written
         ├── EngineError             a bundle, a backend or a compiled engine is missing or damaged
         └── TransportError          a hand-over between two processes failed
@@ -34,6 +35,10 @@ class RunError(AustreamError):
 
 class SourceError(RunError):
     """A source cannot be opened, read or decoded."""
+
+
+class StalledError(SourceError):
+    """The connection to a source is there, but its pictures no longer come."""
 
 
 class OutputError(RunError, OSError):

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import neutral, profile, sources
 from pipeline.capture import captured_frames
 from pipeline.config import DEFAULT_ENGINES, RunConfig
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, UsageError
 from pipeline.faces import FaceStage, Wanted, neutral_from_photo
 from pipeline.header import engine_entry, header_row
 from pipeline.inference import InferStage, load_engines
@@ -48,13 +48,14 @@ class Run:
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
         self._stop = stop
-        self._specs = sources.resolve_sources(config.source, config.camera)
+        self._specs = sources.resolve_sources(config.source, config.camera, config.rtsp_transport)
         self._policy = _neutral_policy(config.neutral)
         if config.save_neutral:
             profile.check_target(Path(config.save_neutral))
         self.engines = load_engines(config, log)
         self._first, self.infos = sources.look_at(self._specs, rendering)
-        self.header = header_row(config, self._specs, self.infos, [engine_entry(e) for e in self.engines])
+        seen = {info.stream: info for info in self.infos}
+        self.header = header_row(config, self._specs, seen, [engine_entry(e) for e in self.engines])
         try:
             self._sinks = open_sinks(
                 config.out,
@@ -87,6 +88,7 @@ class Run:
     def frames(self) -> Iterator[tuple[Frame, list[AUResult]]]:
         """Every frame with its results, after the sinks have taken them."""
         try:
+            self._refuse_side_by_side()
             lost: SourceError | None = None
             for spec, info in zip(self._specs, self.infos, strict=True):
                 ledger = Ledger(info.stream)
@@ -108,6 +110,14 @@ class Run:
             raise
         if lost:
             raise lost
+
+    def _refuse_side_by_side(self) -> None:
+        live = [info.stream for info in self.infos if info.live]
+        if live and len(self.infos) > 1:
+            raise UsageError(
+                f"--inline reads one source after another, and {live[0]} has no end; leave out --inline, or "
+                "give it one live source alone"
+            )
 
     def _stream(
         self, spec: SourceSpec, info: StreamInfo, ledger: Ledger

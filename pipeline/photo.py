@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from pipeline.address import printable
 from pipeline.errors import SourceError
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
-from pipeline.video import printable
 
 PHOTO_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 _RATE_HZ = 25.0

@@ -7,18 +7,29 @@ upright BGR frames; frame numbers count decoded frames, and PTS is the container
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
 
+from pipeline.address import (
+    LIVE_SCHEMES,
+    NETWORK_SCHEMES,
+    RTSP_TRANSPORTS,
+    printable,
+    scheme_of,
+    without_credentials,
+)
 from pipeline.camera import CameraSource
 from pipeline.errors import SourceError, UsageError
 from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.photo import PHOTO_SUFFIXES, PhotoSource
-from pipeline.video import NETWORK_SCHEMES, VideoSource, printable, without_credentials
+from pipeline.video import VideoSource
+
+_STREAMS_FILE = "streams.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +40,22 @@ class SourceSpec:
     """A path, an address, `camera:N` or `demo`."""
     stream: str
     """Unique name in the run, without credentials."""
+    rtsp_transport: str = "tcp"
+    """`tcp` or `udp`; other sources do not look at it."""
+    argument: int = 0
+    """Which --source or --camera it came from; the files of one are read one after another."""
+
+    def __post_init__(self) -> None:
+        if self.rtsp_transport not in RTSP_TRANSPORTS:
+            raise UsageError(f"--rtsp-transport {self.rtsp_transport}: expected tcp or udp")
+
+    @property
+    def feed(self) -> bool:
+        """Whether it has no end of its own and is to be read by `feed.live_frames`: a camera, a live address.
+
+        What stands behind http:// shows only when it is open (`Source.info.live`).
+        """
+        return self.uri.startswith("camera:") or scheme_of(self.uri) in LIVE_SCHEMES
 
     @property
     def path(self) -> Path | None:
@@ -48,27 +75,34 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def resolve_sources(sources: Sequence[str], cameras: Sequence[int]) -> list[SourceSpec]:
-    """Expand globs, check addresses and paths, and give every stream a unique name.
+def resolve_sources(
+    sources: Sequence[str],
+    cameras: Sequence[int],
+    rtsp_transport: str = "tcp",
+    *,
+    taken: Sequence[str] = (),
+) -> list[SourceSpec]:
+    """Expand globs, check addresses and paths, and give every stream a unique name, none of them `taken`.
 
     Raises:
         UsageError: an address that cannot be a source, or no source at all.
         SourceError: a path without a readable file.
     """
-    uris = [uri for source in sources for uri in _expand(source)] + [f"camera:{n}" for n in cameras]
+    uris = [(uri, i) for i, source in enumerate(sources) for uri in _expand(source)]
+    uris += [(f"camera:{n}", len(sources) + i) for i, n in enumerate(cameras)]
     if not uris:
         raise UsageError(
             "no source: give --camera 0, --source FILE, --source rtsp://HOST/PATH or --source demo"
         )
     specs: list[SourceSpec] = []
-    names: set[str] = set()
-    for uri in uris:
+    names: set[str] = set(taken)
+    for uri, argument in uris:
         base = _display_name(uri)
         name, count = base, 2
         while name in names:
             name, count = f"{base}#{count}", count + 1
         names.add(name)
-        specs.append(SourceSpec(uri, name))
+        specs.append(SourceSpec(uri, name, rtsp_transport, argument))
     return specs
 
 
@@ -83,7 +117,7 @@ def _expand(source: str) -> list[str]:
     if scheme.lower() not in NETWORK_SCHEMES:
         raise UsageError(
             f"--source {without_credentials(source)}: {scheme}:// is not read; expected a file, a glob, "
-            "rtsp://, http:// or https://"
+            "rtsp://, udp://, http:// or https://"
         )
     if not _names_a_host(source):
         raise UsageError(
@@ -132,22 +166,49 @@ def _display_name(uri: str) -> str:
     return without_credentials(uri) if "://" in uri else printable(Path(uri).name)
 
 
-def open_source(spec: SourceSpec, progress: Callable[[int, int], None] | None = None) -> Source:
+def write_streams(folder: Path, specs: Sequence[SourceSpec]) -> None:
+    """Leave the streams of a run in its directory, for its processes; a stream's place is its number."""
+    part = folder / f"{_STREAMS_FILE}.part"
+    part.write_text(json.dumps([asdict(spec) for spec in specs]))
+    part.replace(folder / _STREAMS_FILE)
+
+
+def read_streams(folder: Path) -> list[SourceSpec]:
+    """The streams of a run, by their numbers; those that were added or have ended included."""
+    return [SourceSpec(**entry) for entry in json.loads((folder / _STREAMS_FILE).read_text())]
+
+
+def open_source(
+    spec: SourceSpec,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    stop: Callable[[], bool] = lambda: False,
+    stall_seconds: float | None = None,
+) -> Source:
     """Open a source and see that it gives at least one frame.
 
     Args:
+        spec: what to open.
         progress: told (done, total) while the demo clip is rendered for the first time.
+        stop: asked between the packets of a video and the frames of a camera, which end when it says so.
+        stall_seconds: `StalledError` when a feed gives no picture for so long; None: wait longer.
 
     Raises:
         SourceError: it cannot be opened, holds no video, or no frame of it can be decoded.
     """
     if spec.uri.startswith("camera:"):
-        return CameraSource(int(spec.uri.removeprefix("camera:")), spec.stream)
+        return CameraSource(int(spec.uri.removeprefix("camera:")), spec.stream, stop=stop)
     if spec.uri == "demo":
         return VideoSource(str(render_demo(progress)), spec.stream)
     if Path(spec.uri).suffix.lower() in PHOTO_SUFFIXES and "://" not in spec.uri:
         return PhotoSource(Path(spec.uri), spec.stream)
-    return VideoSource(spec.uri, spec.stream)
+    return VideoSource(
+        spec.uri,
+        spec.stream,
+        rtsp_transport=spec.rtsp_transport,
+        stop=stop,
+        stall_seconds=stall_seconds,
+    )
 
 
 def look_at(

@@ -11,7 +11,7 @@ those have arrays. The pixels lie in rings: `frames.N`, `crops.N`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, StreamInfo
 from pipeline.ring import PixelRef, RingSpec, Slot, packed_bytes
+from pipeline.snapshot import Histogram
 
 LEVEL_MAP, NEUTRAL, LANDMARKS = "level_map", "neutral", "landmarks"
 _BESIDE = (LEVEL_MAP, NEUTRAL, LANDMARKS)
@@ -31,7 +32,8 @@ View = Callable[[PixelRef], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class StreamBegin:
-    """Before the first frame of a stream, through all stages."""
+    """Before the first frame of a stream, through all stages; again when a live source comes back otherwise
+    than it was, and for the open streams after a restart: what was held for the stream begins anew."""
 
     info: StreamInfo
 
@@ -47,6 +49,8 @@ class FramePacket:
     """H×W×3 in a ring `frames.N`; None once nobody needs it any more."""
     latency_ms: Mapping[str, float]
     """What each stage so far took."""
+    index: int = 0
+    """Frames of this stream that capture sent before this one: a gap tells how many were lost on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +115,8 @@ class ResultsPacket:
 
     frame: FramePacket
     results: tuple[AUResult, ...]
+    compute_ms: Mapping[str, float] = field(default_factory=dict)
+    """By name of the engine: what it computed for all faces of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +130,8 @@ class StreamEnd:
     """Frames that were sent."""
     ledger: Ledger
     """As far as the stages so far could fill it in."""
+    epoch: int = 0
+    """Of the last frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +144,49 @@ class Failure:
     traceback: str
     """Empty for what the user can put right; otherwise Python's text."""
     exit_code: int
+    kind: Literal["refused", "broken", "lost a neighbour"] = "broken"
+    """`refused`: what the user can put right, and a restart cannot; `broken`: an error of the program's own,
+    which another frame may not bring; `lost a neighbour`: another stage's end was the cause."""
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """worker → supervisor, from the stage's own loop: alive."""
+
+    stage: str
+    patience_seconds: float
+    """It hangs when it says nothing for so long."""
+    queued: int
+    """Frames that wait here or are in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """worker → supervisor: something that befell a live source."""
+
+    stream: str
+    kind: str
+    text: str
+    """One line for the log, without credentials."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """sink → supervisor: the last frame of a stream that was delivered."""
+
+    stream: str
+    epoch: int
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """sink → supervisor: what a stage has taken so far."""
+
+    stage: str
+    latency: Histogram
+    engine: str = ""
+    """When it is the time of one engine in that stage."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,16 +202,29 @@ class Ready:
 class Control:
     """supervisor → worker."""
 
-    verb: Literal["start", "stop", "reset"]
-    """`start`: the setup is written; `stop`: end the streams as if they had ended; `reset`: let go of all
-    leases and start anew."""
+    verb: Literal["start", "stop", "down", "links", "up", "add", "remove", "neutral"]
+    """`start`: the setup is written; `stop`: end the streams as if they had ended; `down`: the stage named in
+    `reason` is gone and will be started anew; `links`: the lives of the channels have changed; `up`: it is
+    back; `add`: the run's list of streams has grown; `remove`: end `stream`; `neutral`: its people
+    look neutral now."""
     reason: str
-    ledger: Ledger | None
-    """With `stop` for the sink after a death: what was captured."""
+    stream: str = ""
 
 
 Message = (
-    StreamBegin | FramePacket | FacesPacket | ResultsPacket | StreamEnd | Ledger | Failure | Ready | Control
+    StreamBegin
+    | FramePacket
+    | FacesPacket
+    | ResultsPacket
+    | StreamEnd
+    | Ledger
+    | Failure
+    | Ready
+    | Control
+    | Beat
+    | Event
+    | Seen
+    | Timing
 )
 """Whatever goes through a channel. A bare Ledger reports progress."""
 
@@ -197,7 +261,11 @@ HAND_OVERS = {
         HandOver("faces", (FacesPacket, *_MARKS), "face", "infer", IN_INFER + 1, "wait", "wait"),
         HandOver("results", (ResultsPacket, *_MARKS), "infer", "sink", 4, "wait", "wait"),
         HandOver("control", (Control,), "supervisor", "worker", 16, "wait", "wait"),
-        HandOver("reports", (Ledger, Failure, Ready, Control), "worker", "supervisor", 64, "wait", "wait"),
+        HandOver(
+            "reports",
+            (Ledger, Failure, Ready, Control, Beat, Event, Seen, Timing),
+            *("worker", "supervisor", 64, "wait", "wait"),
+        ),
     )
 }
 

@@ -2,12 +2,6 @@
 
 Rotation, odd sizes, grey and 10-bit pictures become upright 8-bit BGR. PTS is the container's own, untouched,
 and only estimated (and counted in the ledger) where a frame has none.
-
-Damage. A packet that does not decode is passed over and counted. What the decoder gives after it is predicted
-from a picture that is not there: smeared faces that no flag tells from real ones. So from damage on (a packet
-that fails or that the container calls corrupt, a stretch that the demuxer jumped over, a frame that the
-decoder patched up) every frame up to the next key frame is counted and dropped, for at most
-`_LONGEST_DAMAGE_SECONDS`: a stream that refreshes bit by bit has no key frames.
 """
 
 from __future__ import annotations
@@ -15,11 +9,12 @@ from __future__ import annotations
 import errno
 import gc
 import itertools
+import math
 import re
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
+from itertools import pairwise
 
 import av
 import av.error
@@ -34,23 +29,24 @@ from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from pipeline.errors import SourceError
+from pipeline.address import LIVE_SCHEMES, open_options, scheme_of, without_credentials
+from pipeline.damage import Avi, Damage, Matroska
+from pipeline.errors import SourceError, StalledError
+from pipeline.h264 import FrameNumbers
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 
-LIVE_SCHEMES = frozenset({"rtsp", "rtsps"})
-NETWORK_SCHEMES = LIVE_SCHEMES | {"http", "https"}
 DEFAULT_RATE_HZ = 25.0
 OPEN_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 10.0
+FIRST_PICTURE_SECONDS = 15.0
+"""A feed that is joined between two key frames shows nothing until the next."""
 _MAX_BAD_READS = 100
 """Reads in a row that may fail before the rest of a file counts as unreadable."""
 _MAX_PIXELS = 1 << 26
 """8192×8192: more than any camera gives; a damaged or hostile header can claim a thousand times that."""
-_LONGEST_DAMAGE_SECONDS = 10.0
 _END_TOLERANCE_SECONDS = 0.5
-_JUMP_BYTES = 1024
-"""Matroska puts some 30 bytes between blocks; a longer stretch that no packet covers was not understood."""
-_AVI_CHUNK_HEADER_BYTES = 8
+_PEEKED_TIMELESS = 8
+"""Pictures of a stream without times that are waited for, to learn how fast they come."""
 _HELD_FRAMES = 8
 """First frames that wait for the first PTS; a stream without any must not wait for ever."""
 _UNSPECIFIED = 2
@@ -59,42 +55,40 @@ _UNSPECIFIED = 2
 av.logging.set_level(None)  # FFmpeg's own chatter; what matters comes back as an error or is counted
 
 
-def without_credentials(uri: str) -> str:
-    """An address as it may be shown and written: user, password and query values are taken out."""
-    uri = printable(uri)
-    if "://" not in uri:
-        return uri
-    try:
-        parts = urlsplit(uri)
-        host = parts.hostname or ""
-        port = f":{parts.port}" if parts.port else ""
-    except ValueError:
-        return uri.split("://", 1)[0] + "://…"
-    if parts.scheme and "@" in parts.path + parts.query + parts.fragment:
-        return f"{parts.scheme}://…"  # a password with a / ? or # in it: where it ends cannot be told
-    host = f"[{host}]" if ":" in host else host
-    return urlunsplit((parts.scheme, host + port, parts.path, "…" if parts.query else "", ""))
-
-
-def printable(text: str) -> str:
-    """A name as it can be printed in one line and written as UTF-8, whatever bytes the file system holds."""
-    return "".join(c if c.isprintable() else "�" for c in text)
-
-
 @dataclass(slots=True)
 class _Picture:
     frame: VideoFrame
     reason: str | None
     """Why it is dropped; None for one that is fine."""
+    decoded_seconds: float
+    """On the monotonic clock."""
 
 
 class VideoSource:
-    """A video file or a network stream through PyAV."""
+    """A video file or a network stream through PyAV.
 
-    def __init__(self, uri: str, stream: str) -> None:
+    Args:
+        uri: a path or an address.
+        stream: what to call it.
+        rtsp_transport: `tcp` or `udp`.
+        stop: asked at every packet; reading ends when it says so.
+        stall_seconds: raise `StalledError` when so long no picture comes; None: be patient.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        stream: str,
+        *,
+        rtsp_transport: str = "tcp",
+        stop: Callable[[], bool] = lambda: False,
+        stall_seconds: float | None = None,
+    ) -> None:
         self._uri = uri
-        self._scheme = urlsplit(uri).scheme.lower() if "://" in uri else ""
+        self._scheme = scheme_of(uri)
         self._shown = without_credentials(uri)
+        self._transport, self._stop = rtsp_transport, stop
+        self._read_seconds = stall_seconds or READ_TIMEOUT_SECONDS
         self._reformatter = VideoReformatter()
         self._display_matrix: tuple[int, ...] | None = None
         """Of the last key frame; None before the first picture."""
@@ -103,19 +97,24 @@ class VideoSource:
             self._stream = self._video_stream()
             self._check_complete()
             self._counted = Ledger(stream)  # what peeking for the first frame met
+            self._patience = FIRST_PICTURE_SECONDS
             self._pictures = self._decode()
-            self._first = next(self._pictures, None)
-            if self._first is None:
+            self._timeless = self._container.format.name == "mpjpeg"
+            """A row of JPEG pictures without times, as cameras send them over HTTP."""
+            self._peeked = list(itertools.islice(self._pictures, _PEEKED_TIMELESS if self._timeless else 1))
+            self._patience = stall_seconds or math.inf
+            if not self._peeked:
                 raise SourceError(
                     f"{self._shown}: not one frame can be decoded; the file is damaged or holds no pictures"
                 )
-            height, width = self._upright_bgr(self._first.frame).shape[:2]
+            height, width = self._upright_bgr(self._peeked[0].frame).shape[:2]
         except BaseException:
             self._container.close()
             raise
         live = self._scheme in LIVE_SCHEMES or bool(self._scheme and self._container.duration is None)
         frames = None if live else self._stream.frames or None
-        self.info = StreamInfo(stream, (width, height), _rate_hz(self._stream), frames, live)
+        rate_hz = _measured_rate_hz(self._peeked) if self._timeless else _rate_hz(self._stream)
+        self.info = StreamInfo(stream, (width, height), rate_hz, frames, live)
 
     def close(self) -> None:
         self._pictures.close()
@@ -140,13 +139,12 @@ class VideoSource:
                 size = image.shape
                 yield Frame(Stamp(self.info.stream, epoch, seq, pts_seconds, monotonic, wall), image)
             seq += 1
-        self._check_end(ledger, ends_at)
+        if not self._stop():
+            self._check_end(ledger, ends_at)
 
     def _open(self) -> InputContainer:
-        options = {"max_pixels": str(_MAX_PIXELS)}
-        if self._scheme in LIVE_SCHEMES:
-            options["rtsp_transport"] = "tcp"
-        timeout = (OPEN_TIMEOUT_SECONDS, READ_TIMEOUT_SECONDS) if self._scheme else None
+        options = {"max_pixels": str(_MAX_PIXELS), **open_options(self._scheme, self._transport)}
+        timeout = (OPEN_TIMEOUT_SECONDS, self._read_seconds) if self._scheme else None
         began = time.monotonic()
         try:
             # "file:" keeps FFmpeg from taking a colon in a file's name for a protocol.
@@ -190,6 +188,10 @@ class VideoSource:
                 # a failure. Slices decode a 1080p frame in 3.6 ms where they took 2.4 on two cores, with
                 # less work in all.
                 stream.thread_type = "SLICE"
+                if self._scheme in LIVE_SCHEMES:
+                    # Slices that are decoded side by side are not missed when they are damaged: FFmpeg then
+                    # flags 3 of 20 pictures that are visibly wrong, and with one thread all 20.
+                    stream.codec_context.thread_count = 1
                 stream.codec_context.options = {"max_pixels": str(_MAX_PIXELS)}
                 return stream
         found = ", ".join(sorted(kinds)) or "none"
@@ -233,37 +235,49 @@ class VideoSource:
 
     def _decode(self) -> Generator[_Picture, None, None]:
         """Pictures as the decoder gives them; packets that do not decode are counted and passed over."""
-        damage = _Damage()
+        damage = Damage()
         packets = pictures = failed = 0
         interlaced = False
-        for packet in self._packets(damage):
-            if packet is not None:
-                packets += _shows_a_picture(packet, self._stream.codec.name)
-                if packet.is_corrupt:
-                    damage.begins(packet.pts, includes_it=True)
-            try:
-                frames = self._stream.decode(packet)
-            except av.error.EOFError:
-                break
-            except av.error.FFmpegError:
-                failed += 1
-                self._counted.undecodable_packets += 1
-                damage.begins(None if packet is None else packet.pts)
-                continue
-            for frame in frames:
-                pictures += 1
-                interlaced |= bool(frame.interlaced_frame)
-                frame.time_base = self._stream.time_base  # unset on the last ones, which have no packet
-                yield _Picture(frame, damage.reason_to_drop(frame))
+        last_picture = time.monotonic()
+        lost: SourceError | None = None
+        try:
+            for packet in self._packets(damage):
+                if self._stop():
+                    break
+                if time.monotonic() - last_picture > self._patience:
+                    raise self._stalled(self._patience)
+                if packet is not None:
+                    packets += _shows_a_picture(packet, self._stream.codec.name)
+                    if packet.is_corrupt:
+                        damage.begins(packet.pts, includes_it=True)
+                try:
+                    frames = self._stream.decode(packet)
+                except av.error.EOFError:
+                    break
+                except av.error.FFmpegError:
+                    failed += 1
+                    self._counted.undecodable_packets += 1
+                    damage.begins(None if packet is None else packet.pts)
+                    continue
+                for frame in frames:
+                    pictures += 1
+                    interlaced |= bool(frame.interlaced_frame)
+                    frame.time_base = self._stream.time_base  # unset on the last ones, which have no packet
+                    yield _Picture(frame, damage.reason_to_drop(frame), time.monotonic())
+                    last_picture = time.monotonic()
+        except SourceError as error:
+            lost = error
         # Some fail without a word: those that follow a lost key frame, for one. (Interlaced: a field each.)
         if not interlaced:
             self._counted.undecodable_packets += max(0, packets - pictures - failed)
+        if lost is not None:
+            raise lost
 
-    def _packets(self, damage: _Damage) -> Iterator[Packet | None]:
+    def _packets(self, damage: Damage) -> Iterator[Packet | None]:
         """Packets of the video and, last, None: flush."""
-        layout = None if self._scheme else _layout(self._container, self._stream)
+        layout = self._layout()
         # Of a Matroska file all streams, for only together do their packets cover its bytes.
-        streams = list(self._container.streams) if isinstance(layout, _Matroska) else [self._stream]
+        streams = list(self._container.streams) if isinstance(layout, Matroska) else [self._stream]
         bad = 0
         while bad < _MAX_BAD_READS:
             try:
@@ -284,6 +298,8 @@ class VideoSource:
                 bad += 1
                 self._counted.undecodable_packets += 1
                 damage.begins(None)
+            except av.error.ExitError:
+                raise self._stalled(self._read_seconds) from None
             except (av.error.FFmpegError, OSError) as error:
                 if getattr(error, "errno", None) == errno.EIO and self._ends_with_the_connection():
                     break
@@ -293,6 +309,21 @@ class VideoSource:
         if bad >= _MAX_BAD_READS:
             self._counted.ended = f"the rest cannot be read: {bad} failures in a row"
         yield None
+
+    def _layout(self) -> Matroska | Avi | FrameNumbers | None:
+        """What tells of packets that are missing, for the containers whose readers do not."""
+        name = self._container.format.name
+        if self._scheme in LIVE_SCHEMES:
+            h264 = self._stream.codec.name == "h264"
+            return FrameNumbers(self._stream.codec_context.extradata) if h264 else None
+        if self._scheme:
+            return None
+        if "matroska" in name:
+            return Matroska()
+        return Avi(self._stream) if name == "avi" else None
+
+    def _stalled(self, seconds: float) -> StalledError:
+        return StalledError(f"{self._shown}: no picture for {seconds:g} s; check the camera and the network")
 
     def _ends_with_the_connection(self) -> bool:
         """HTTP without a length: to the MP4 reader its end is a failure; `_check_end` tells which it is."""
@@ -304,8 +335,13 @@ class VideoSource:
         last: float | None = None
         held: list[_Picture] = []
         avi = self._container.format.name == "avi"
-        first, self._first = self._first, None
-        for picture in itertools.chain([first] if first else [], self._pictures):
+        peeked, self._peeked = self._peeked, []
+        began = peeked[0].decoded_seconds if peeked else 0.0
+        for picture in itertools.chain(peeked, self._pictures):
+            if self._timeless:
+                ledger.estimated_pts += 1
+                yield picture, picture.decoded_seconds - began
+                continue
             # AVI numbers pictures in the order they are decoded in; what the decoder hands on as DTS is their
             # order of presentation.
             ticks = picture.frame.dts if avi else picture.frame.pts
@@ -343,92 +379,18 @@ class VideoSource:
         return _turned(np.asarray(bgr.to_ndarray(), np.uint8), self._display_matrix)
 
 
-class _Damage:
-    """Whether what the decoder gives can be trusted."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        """PTS in seconds of the first frame dropped for the damage; None while there is none."""
-        self._active = False
-        self._first_good: int | None = None
-        """The least PTS, in the stream's time base, of a key frame that ends the damage; None: any."""
-
-    def begins(self, pts: int | None, includes_it: bool = False) -> None:
-        """Here something is lost; `includes_it`: the frame with this PTS may come and is not whole."""
-        self._active, self._since = True, None
-        self._first_good = None if pts is None else pts + includes_it
-
-    def reason_to_drop(self, frame: VideoFrame) -> str | None:
-        if frame.is_corrupt:
-            self.begins(frame.pts, includes_it=True)
-            return "corrupt"
-        if not self._active:
-            return None
-        early = self._first_good is not None and frame.pts is not None and frame.pts < self._first_good
-        now = frame.time
-        if self._since is None:
-            self._since = now
-        lasted = 0.0 if now is None or self._since is None else now - self._since
-        if (frame.key_frame and not early) or lasted > _LONGEST_DAMAGE_SECONDS:
-            self._active = False
-            return None
-        return "after damage"
-
-
-class _Matroska:
-    """Finds the stretches that FFmpeg's Matroska reader jumps over without a word, to the next cluster."""
-
-    def __init__(self) -> None:
-        self._position = -1
-        self._end: int | None = None
-
-    def packets_lost_before(self, packet: Packet) -> int:
-        """1 where bytes before this packet belong to none; how many packets they held is not known."""
-        if packet.pos is None or packet.pos < 0:
-            return 0
-        jumped = self._end is not None and packet.pos - self._end > _JUMP_BYTES
-        # Laced packets share a position; a block's additions (an alpha channel) follow it.
-        begin = self._end if packet.pos == self._position and self._end is not None else packet.pos
-        self._end = begin + packet.size
-        if packet.has_sidedata("matroska_block_additional"):
-            self._end = None
-        self._position = packet.pos
-        return int(jumped)
-
-
-class _Avi:
-    """AVI's times are the numbers of the pictures; after a jump its reader is wrong, the index is not."""
-
-    def __init__(self, stream: VideoStream) -> None:
-        entries = stream.index_entries
-        self._stream_index = stream.index
-        self._numbers = {e.pos: e.timestamp for e in (entries[i] for i in range(len(entries)))}
-        self._shift = 0
-
-    def packets_lost_before(self, packet: Packet) -> int:
-        """How many; the packet's times are set right."""
-        if packet.stream_index != self._stream_index or packet.dts is None or packet.pos is None:
-            return 0
-        number = self._numbers.get(packet.pos - _AVI_CHUNK_HEADER_BYTES)
-        lost = 0 if number is None else max(0, number - packet.dts - self._shift)
-        self._shift += lost
-        if self._shift:
-            packet.dts += self._shift
-            packet.pts = None if packet.pts is None else packet.pts + self._shift
-        return lost
-
-
-def _layout(container: InputContainer, stream: VideoStream) -> _Matroska | _Avi | None:
-    if "matroska" in container.format.name:
-        return _Matroska()
-    return _Avi(stream) if container.format.name == "avi" else None
-
-
 def _shows_a_picture(packet: Packet, codec: str) -> bool:
     """Not what an edit list hides, nor VP8's reference frames that are only predicted from."""
     if packet.is_discard:
         return False
     return codec not in ("vp8", "libvpx") or bool(memoryview(packet)[0] & 0x10)
+
+
+def _measured_rate_hz(pictures: Sequence[_Picture]) -> float:
+    """As they came; the first ones, which waited while the stream was opened, came at once."""
+    steps = [b.decoded_seconds - a.decoded_seconds for a, b in pairwise(pictures)]
+    steps = [step for step in steps if step > 1 / 240]
+    return 1.0 / float(np.median(steps)) if steps else DEFAULT_RATE_HZ
 
 
 def _rate_hz(stream: VideoStream) -> float:

@@ -117,9 +117,9 @@ class _Builder:
         path = plan.path
         match plan.kind:
             case ".jsonl":
-                return JsonlSink(path, self._header, self._streams)
+                return JsonlSink(path, self._header)
             case ".parquet":
-                return self._parquet(path, self._streams)
+                return self._parquet(path)
             case ".csv":
                 return StreamSplitter(
                     self._streams, lambda stream: self._csvs(self._per_stream(path, stream))
@@ -145,12 +145,12 @@ class _Builder:
         )
 
     def _set(self, folder: Path, stream: str) -> list[Sink]:
-        jsonl, csv, parquet = (folder / f"{self._names[stream]}{kind}" for kind in _FOLDER_KINDS)
+        jsonl, csv, parquet = (folder / f"{self._name(stream)}{kind}" for kind in _FOLDER_KINDS)
         return _all_or_none(
             [
-                lambda: JsonlSink(jsonl, self._header, [stream]),
+                lambda: JsonlSink(jsonl, self._header),
                 lambda: StreamSplitter([stream], lambda _: self._csvs(csv)),
-                lambda: self._parquet(parquet, [stream]),
+                lambda: self._parquet(parquet),
             ]
         )
 
@@ -158,7 +158,7 @@ class _Builder:
         paths = self._per_engine(path)
         return _all_or_none(partial(CsvSink, *both) for both in zip(paths, self._engines, strict=True))
 
-    def _parquet(self, path: Path, streams: Sequence[str]) -> Sink:
+    def _parquet(self, path: Path) -> Sink:
         try:
             from pipeline.sinks.parquet import ParquetSink
         except ImportError as error:
@@ -166,7 +166,7 @@ class _Builder:
                 f"--out {path}: pyarrow cannot be used ({error}); install the versions of constraints.txt, "
                 "or choose .jsonl or .csv"
             ) from error
-        return ParquetSink(path, self._header, self._engines, streams)
+        return ParquetSink(path, self._header, self._engines)
 
     def _files(self, path: Path, kind: str) -> list[Path]:
         """What will be written for `path`."""
@@ -181,7 +181,18 @@ class _Builder:
         ]
 
     def _per_stream(self, path: Path, stream: str) -> Path:
-        return named(path, self._names[stream]) if len(self._streams) > 1 else path
+        alone = list(self._streams) == [stream]
+        return path if alone else named(path, self._name(stream))
+
+    def _name(self, stream: str) -> str:
+        """A stream's part of a file name; that of one that joins during the run is none of the others'."""
+        if stream not in self._names:
+            name, number = file_names([*self._names, stream])[stream], 1
+            taken = {other.casefold() for other in self._names.values()}
+            while (name if number == 1 else f"{name}-{number}").casefold() in taken:
+                number += 1
+            self._names[stream] = name if number == 1 else f"{name}-{number}"
+        return self._names[stream]
 
     def _per_engine(self, path: Path) -> list[Path]:
         if len(self._engines) == 1:

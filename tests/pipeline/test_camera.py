@@ -1,16 +1,23 @@
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
+import time
 from itertools import islice
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from clips import BLUE, GREEN, GREY, RED, shows, write_clip
+from recorded_camera import SITECUSTOMIZE, RecordedCamera
+from servers import Watched
 
+from pipeline import camera as camera_module
 from pipeline.camera import CameraSource
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, StalledError
 from pipeline.messages import Ledger
 
 
@@ -95,9 +102,98 @@ def test_unplugged() -> None:
 @pytest.mark.parametrize("pictures", [[], [None]])
 def test_no_picture_releases_the_device(pictures: list[object]) -> None:
     device = FakeDevice(pictures)
-    with pytest.raises(SourceError, match="--camera 3: no picture"):
-        CameraSource(3, "camera:3", lambda _: device)  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match=r"^--camera 63: no "):
+        CameraSource(63, "camera:63", lambda _: device)  # type: ignore[arg-type]
     assert device.released
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux shows cameras as files")
+def test_why_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    absent, there = tmp_path / "video7", tmp_path / "video1"
+    assert camera_module._why_not(absent).startswith("no such camera")
+    there.touch()
+    assert "(cameras found: 1)" in camera_module._why_not(absent)
+    assert "no other program uses it" in camera_module._why_not(there)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    assert "add yourself to the group video" in camera_module._why_not(there)
+
+
+@pytest.mark.parametrize(("waited_seconds", "kind"), [(0.0, SourceError), (2.0, StalledError)])
+def test_unplugged_or_silent(
+    monkeypatch: pytest.MonkeyPatch, waited_seconds: float, kind: type[SourceError]
+) -> None:
+    now = 0.0
+
+    class Slow(FakeDevice):
+        def read(self) -> tuple[bool, object]:
+            nonlocal now
+            now += 0.03 if self._pictures else waited_seconds
+            return super().read()
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    frames = CameraSource(0, "c", lambda _: Slow([COLOUR, COLOUR])).frames(Ledger("c"))  # type: ignore[arg-type]
+    next(frames)
+    with pytest.raises(SourceError) as caught:
+        next(frames)
+    assert type(caught.value) is kind
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Path:
+    """The folder of a recorded camera that is plugged in."""
+    write_clip(tmp_path / "clip.mp4", frames=20)
+    (tmp_path / "plugged").touch()
+    return tmp_path
+
+
+def test_pulled_out_and_put_back(recorded: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RecordedCamera, "folder", recorded, raising=False)
+    monkeypatch.setattr(cv2, "VideoCapture", RecordedCamera)
+    plug = recorded / "plugged"
+    with Watched("camera:0") as feed:
+        feed.until_frames(30)
+        plug.unlink()
+        feed.until(lambda: feed.kinds[-1] == "failed")
+        plug.touch()
+        feed.until(lambda: feed.kinds[-1] == "connected")
+        feed.until_frames()
+    assert [kind for kind in feed.kinds if kind != "failed"] == ["connected", "lost", "connected"]
+    assert feed.events[1].reason == "the camera stopped giving pictures; check its cable"
+    assert feed.events[2].reason.startswith("--camera 0: no ")
+    stamps = [frame.stamp for frame in feed.frames]
+    assert [stamp.seq for stamp in stamps] == list(range(len(stamps)))
+    assert {stamp.epoch for stamp in stamps} == {0, 1}
+    assert all(shows(frame.image_bgr, [RED, GREEN, BLUE, GREY], within=12) for frame in feed.frames)
+
+
+def test_a_run_on_a_camera(recorded: Path) -> None:
+    """The program as it is, all its processes; only OpenCV's edge is another."""
+    (recorded / "sitecustomize.py").write_text(SITECUSTOMIZE.format(folder=str(recorded)))
+    environment = {**os.environ, "PYTHONPATH": f"{recorded}{os.pathsep}{Path(__file__).parent}"}
+    out = recorded / "rows.jsonl"
+    words = ["--camera", "0", "--engine", "cednn", "--frames", "30", "--out", str(out)]
+    done = subprocess.run(
+        [sys.executable, "run_stream.py", *words],
+        cwd=Path(__file__).parents[2],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert rows[0]["sources"][0]["source"] == "camera:0"
+    assert rows[0]["sources"][0]["live"] is True
+    ledger = rows[-1]
+    assert (ledger["captured"], ledger["balanced"], ledger["ended"]) == (30, True, "frame limit")
+    assert ledger["delivered"] == sum(row["type"] == "result" for row in rows) > 0
+
+
+def test_a_real_camera() -> None:
+    if not Path("/dev/video0").exists():
+        pytest.skip("no /dev/video0 on this machine, and none can be made: v4l2loopback is a kernel module")
+    frames = list(islice(CameraSource(0, "camera:0").frames(Ledger("camera:0")), 5))
+    assert all(frame.image_bgr.std() > 0 for frame in frames)
 
 
 def test_close_releases_the_device() -> None:
@@ -116,6 +212,6 @@ def test_a_camera_that_is_not_there_is_one_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr.startswith("--camera 63: no picture from this camera")
+    assert done.stderr.startswith("--camera 63: no such camera")
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -179,6 +180,16 @@ def test_duration_and_loop(tmp_path: Path) -> None:
     assert [row["frame"] for row in rows] == list(range(25))
     assert [row["epoch"] for row in rows] == [0] * 10 + [1] * 10 + [2] * 5
     assert looped.ledgers[0].captured == looped.ledgers[0].delivered == 25
+
+
+def test_a_live_source_beside_another_is_refused(tmp_path: Path) -> None:
+    this = run(
+        [str(clip(tmp_path / f"{name}.mp4", 3)) for name in "ab"], engines="cednn", out=f"{tmp_path}/r.csv"
+    )
+    this.infos[0] = replace(this.infos[0], live=True)
+    with pytest.raises(UsageError, match=r"--inline reads one source after another, and a\.mp4 has no end"):
+        list(this)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.mp4", "b.mp4"]
 
 
 def test_a_photo_is_one_frame_and_can_be_the_neutral(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from clips import BLUE, GREEN, GREY, RED, busy, ffprobe_pts, need, quadrants, re
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline import video
 from pipeline.errors import SourceError
 from pipeline.messages import Ledger
 from pipeline.sources import open_source, resolve_sources
@@ -530,30 +529,3 @@ def test_size_change_is_a_new_epoch(tmp_path: Path) -> None:
         (1, (64, 96))
     ]
     assert ledger.captured == 10
-
-
-@pytest.mark.parametrize(
-    ("address", "shown"),
-    [
-        ("rtsp://user:pa@ss@host/live", "rtsp://host/live"),
-        ("rtsp://user:pass@host:554/live?token=abc", "rtsp://host:554/live?…"),
-        ("rtsp://user@[fe80::1]:554/live", "rtsp://[fe80::1]:554/live"),
-        ("rtsp://user:pa/ss@host/live", "rtsp://…"),
-        ("rtsp://user:12/ss@host/live", "rtsp://…"),
-        ("rtsp://user:12#ss@host/live", "rtsp://…"),
-        ("rtsp://user:12?ss@host/live", "rtsp://…"),
-        ("http://host/a b.mp4", "http://host/a b.mp4"),
-        ("clips/what?#1@home.mp4", "clips/what?#1@home.mp4"),
-    ],
-)
-def test_without_credentials(address: str, shown: str) -> None:
-    assert video.without_credentials(address) == shown
-
-
-@given(
-    user=st.text(st.characters(codec="ascii", exclude_characters="\n\r\t"), min_size=1),
-    secret=st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), min_size=1),
-)
-def test_no_password_is_shown(user: str, secret: str) -> None:
-    shown = video.without_credentials(f"rtsp://{user}:SECRET{secret}SECRET@host/live")
-    assert "SECRET" not in shown

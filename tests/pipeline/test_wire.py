@@ -27,16 +27,21 @@ from pipeline.messages import (
     WindowInfo,
 )
 from pipeline.ring import PixelRef
+from pipeline.snapshot import Histogram
 from pipeline.streams import (
+    Beat,
     Control,
+    Event,
     FacesPacket,
     Failure,
     FramePacket,
     Message,
     Ready,
     ResultsPacket,
+    Seen,
     StreamBegin,
     StreamEnd,
+    Timing,
 )
 
 real = st.floats(allow_nan=False, allow_infinity=False)
@@ -100,6 +105,9 @@ ledgers = st.builds(
     count,
     st.dictionaries(word, count, max_size=3),
     word,
+    count,
+    st.dictionaries(word, count, max_size=3),
+    st.dictionaries(word, count, max_size=3),
 )
 infos = st.builds(StreamInfo, word, st.tuples(count, count), real, st.none() | count, st.booleans())
 faces = st.lists(st.tuples(crops, st.dictionaries(word, refs, max_size=3)), max_size=3).flatmap(
@@ -111,12 +119,18 @@ by_kind = {
     StreamBegin: st.builds(StreamBegin, infos),
     FramePacket: frames,
     FacesPacket: faces,
-    ResultsPacket: st.builds(ResultsPacket, frames, st.lists(results, max_size=3).map(tuple)),
+    ResultsPacket: st.builds(ResultsPacket, frames, st.lists(results, max_size=3).map(tuple), by_name),
     StreamEnd: st.builds(StreamEnd, word, st.none() | count, count, ledgers),
     Ledger: ledgers,
     Failure: st.builds(Failure, exit_code=count),
     Ready: st.builds(Ready),
-    Control: st.builds(Control, ledger=st.none() | ledgers),
+    Control: st.builds(Control),
+    Beat: st.builds(Beat, word, real, count),
+    Event: st.builds(Event),
+    Seen: st.builds(Seen, word, count, count),
+    Timing: st.builds(
+        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real), word
+    ),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -224,6 +238,7 @@ def plain_frame(**changes: Any) -> list[Any]:
         1,
         ["frames", values["slot"], 1, 0, values["shape"]],
         values["latency"],
+        0,
     ]
 
 
@@ -269,7 +284,7 @@ def test_values_that_do_not_belong(change: dict[str, Any]) -> None:
         b"[]",
         b"\xff\xfe",
         b'["stop"]',
-        b'["stop","x","y"]',
+        b'["stop","x",1]',
         b'["stop",1]',
         b'["stop",1e999]',
         b'["stop",-Infinity]',

@@ -16,10 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.address import printable
 from pipeline.errors import SourceError
 from pipeline.messages import Ledger
 from pipeline.photo import read_photo
-from pipeline.video import VideoSource, printable
+from pipeline.video import VideoSource
 
 NumberedFrame = tuple[int, NDArray[np.uint8]]
 """A frame's number as in `Media.numbers`, and its upright H×W×3 BGR pixels."""

@@ -1,0 +1,205 @@
+"""`run_stream.py` on feeds, started as a user would start it and watched from outside: its rows, what it
+says, its processes, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any, NamedTuple
+
+from bench.processes import alive, descriptors, memory_mb, processes_of, run_folder
+from pipeline.errors import RunError
+
+_ROOT = Path(__file__).parents[1]
+_LOOK_SECONDS = 0.02
+_END_SECONDS = 20.0
+
+
+class Seen(NamedTuple):
+    """A result row, as somebody who follows the file sees it."""
+
+    seconds: float
+    """When, on the monotonic clock."""
+    epoch: int
+    frame: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """All processes of a run at one moment."""
+
+    seconds: float
+    processes: int
+    descriptors: int
+    memory_mb: float
+    """Resident; pages that several share count for each."""
+    shared_files: int
+    """In the run's directory in shared memory."""
+
+
+class LiveRun:
+    """A run in processes.
+
+    Args:
+        sources: what --source takes.
+        out: the .jsonl file that it writes.
+        words: more of the command line.
+        environment: what is added to this process's own.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[str],
+        out: Path,
+        words: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.out = out
+        self.rows: dict[str, list[Seen]] = defaultdict(list)
+        """By stream."""
+        self.said: list[tuple[float, str]] = []
+        """Lines on stderr, with the time they came at."""
+        command = [sys.executable, str(_ROOT / "run_stream.py")]
+        for source in sources:
+            command += ["--source", source]
+        self.process = subprocess.Popen(
+            [*command, "--out", str(out), *words],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, **(environment or {})},
+        )
+        self._pids: set[int] = {self.process.pid}
+        self._folder: Path | None = None
+        self._over = Event()
+        self._threads = [Thread(target=work, daemon=True) for work in (self._listen, self._follow)]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def pids(self) -> dict[str, int]:
+        """Of the stages, and of the `supervisor`."""
+        self._folder = self._folder or run_folder(self.process)
+        found = dict(processes_of(self.process, "supervisor"))
+        self._pids |= set(found.values())
+        return found
+
+    def wait_for_rows(self, streams: Sequence[str], count: int, seconds: float) -> None:
+        """Until each of the streams has given so many rows.
+
+        Raises:
+            RunError: the run ended, or the time was over.
+        """
+        deadline = time.monotonic() + seconds
+        while any(len(self.rows[stream]) < count for stream in streams):
+            if not self.running or time.monotonic() > deadline:
+                last = self.said[-1][1] if self.said else "nothing"
+                raise RunError(f"the run gave no results within {seconds:g} s; it last said: {last}")
+            time.sleep(_LOOK_SECONDS)
+
+    def first_row(self, stream: str, after: float, later_than_epoch: int) -> Seen | None:
+        """The first row seen after a moment, of a later epoch than the one given."""
+        rows = self.rows[stream]
+        since = bisect_right(rows, after, key=lambda row: row.seconds)
+        return next((row for row in rows[since:] if row.epoch > later_than_epoch), None)
+
+    def await_row(self, stream: str, after: float, later_than_epoch: int, seconds: float) -> float | None:
+        """When that row was seen; None if the run ended first, or the time was over."""
+        deadline = time.monotonic() + seconds
+        while self.running and time.monotonic() < deadline:
+            if (row := self.first_row(stream, after, later_than_epoch)) is not None:
+                return row.seconds
+            time.sleep(_LOOK_SECONDS)
+        return None
+
+    def longest_gap(self, stream: str, since: float, until: float) -> float:
+        """Seconds without a row of this stream, within an interval."""
+        moments = [row.seconds for row in self.rows[stream] if since < row.seconds < until]
+        edges = [since, *moments, until]
+        return max(b - a for a, b in pairwise(edges))
+
+    def sample(self) -> Sample:
+        pids = self.pids().values()
+        files = len(list(self._folder.glob("**/*"))) if self._folder else 0
+        return Sample(
+            time.monotonic(),
+            sum(map(alive, pids)),
+            sum(map(descriptors, pids)),
+            sum(map(memory_mb, pids)),
+            files,
+        )
+
+    def end(self) -> bool:
+        """End it as Ctrl-C does; False where it had to be killed."""
+        willing = True
+        self.pids()
+        if self.running:
+            self.process.send_signal(signal.SIGINT)
+            try:
+                self.process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                willing = False
+                for pid in self.pids().values():
+                    os.kill(pid, signal.SIGKILL)
+                self.process.wait()
+        self._over.set()
+        for thread in self._threads:
+            thread.join(2.0)
+        return willing
+
+    def left(self) -> list[str]:
+        """What is still there a moment after the end, in words; processes are ended."""
+        deadline = time.monotonic() + 3.0
+        while (self._left_pids() or self._left_folder()) and time.monotonic() < deadline:
+            time.sleep(_LOOK_SECONDS)
+        pids, folder = self._left_pids(), self._left_folder()
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return [f"{len(pids)} processes"] * bool(pids) + ["shared memory"] * folder
+
+    def ledgers(self) -> dict[str, dict[str, Any]] | None:
+        """The ledger rows by stream; None where the file is not whole."""
+        if not self.out.exists():
+            return None
+        rows = [json.loads(line) for line in self.out.read_text().splitlines()]
+        return {row["stream"]: row for row in rows if row["type"] == "ledger"}
+
+    def _left_pids(self) -> list[int]:
+        return [pid for pid in self._pids if pid != self.process.pid and alive(pid)]
+
+    def _left_folder(self) -> bool:
+        return self._folder is not None and self._folder.exists()
+
+    def _listen(self) -> None:
+        for line in self.process.stderr or ():
+            self.said.append((time.monotonic(), line.rstrip()))
+
+    def _follow(self) -> None:
+        part = self.out.with_name(self.out.name + ".part")
+        while not part.exists() and not self._over.wait(_LOOK_SECONDS):
+            pass
+        if not part.exists():
+            return
+        with part.open() as file:
+            pending = ""
+            while not self._over.is_set():
+                pending += file.readline()
+                if not pending.endswith("\n"):
+                    self._over.wait(_LOOK_SECONDS)
+                    continue
+                row, pending = json.loads(pending), ""
+                if row["type"] == "result":
+                    self.rows[row["stream"]].append(Seen(time.monotonic(), row["epoch"], row["frame"]))
