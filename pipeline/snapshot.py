@@ -1,69 +1,67 @@
-"""A run at one moment, in plain numbers: the supervisor makes it, whoever watches from outside reads it."""
+"""A run at one moment, as the supervisor knows it: plain numbers, for whoever watches from outside."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-BOUNDS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
-"""Upper bounds of the buckets of every histogram; what takes longer falls into one more."""
+LATENCY_BOUNDS_MS = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0)
+"""Upper bounds of the histograms of latency; one more bucket holds what is above."""
 
 
 @dataclass(frozen=True, slots=True)
 class Histogram:
-    """How often something took how long."""
+    """Latencies of one stage, counted over all frames that were delivered."""
 
-    counts: tuple[int, ...] = (0,) * (len(BOUNDS_SECONDS) + 1)
-    """By bucket, not summed up: values up to each of BOUNDS_SECONDS, then those beyond the last."""
-    sum_seconds: float = 0.0
+    counts: tuple[int, ...] = (0,) * (len(LATENCY_BOUNDS_MS) + 1)
+    """Frames in each bucket: the first at most LATENCY_BOUNDS_MS[0], the last above all bounds."""
+    sum_ms: float = 0.0
+    last_ms: float = 0.0
 
-    def __post_init__(self) -> None:
-        if len(self.counts) != len(BOUNDS_SECONDS) + 1:
-            raise ValueError(f"counts: expected {len(BOUNDS_SECONDS) + 1} buckets, got {len(self.counts)}")
-
-    def plus(self, seconds: float) -> Histogram:
-        """The same with one value more."""
-        bucket = bisect_left(BOUNDS_SECONDS, seconds)
-        counts = (*self.counts[:bucket], self.counts[bucket] + 1, *self.counts[bucket + 1 :])
-        return Histogram(counts, self.sum_seconds + seconds)
+    def plus(self, latency_ms: float) -> Histogram:
+        """One frame more."""
+        counts = list(self.counts)
+        counts[bisect_left(LATENCY_BOUNDS_MS, latency_ms)] += 1
+        return Histogram(tuple(counts), self.sum_ms + latency_ms, latency_ms)
 
 
 @dataclass(frozen=True, slots=True)
 class StreamSnapshot:
-    """One stream so far."""
+    """One stream, those that have ended included."""
 
     stream: str
-    live: bool
+    connected: bool
+    """Whether its source gives frames, as far as is known; False before, between and after."""
+    ended: bool
     epoch: int
     captured: int
-    """Decoded frames."""
     delivered: int
-    dropped: Mapping[tuple[str, str], int]
+    dropped: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """(stage, reason) → frames."""
-    in_flight: int
-    faces: int
-    """Faces found, summed over all delivered frames."""
-    faces_in_view: int
-    """Faces in the frame delivered last."""
-    reconnects: int
-    latency: Mapping[str, Histogram]
-    """By stage, and `total`: one value for every delivered frame."""
-    engines: Mapping[str, Histogram]
-    """Time that each engine computed, by its name: one value for every delivered frame with a face."""
-    last_delivered_monotonic_seconds: float | None
-    """When a frame was last known to be delivered; None before the first."""
+    faces: int = 0
+    """In the last frame that was delivered."""
+    reconnects: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Frames on their way; what is counted a moment apart in two processes may differ by a frame."""
+        return max(0, self.captured - self.delivered - sum(self.dropped.values()))
 
 
 @dataclass(frozen=True, slots=True)
 class StageSnapshot:
-    """One process."""
+    """One stage's process."""
 
     stage: str
-    alive: bool
+    """`capture`, `face`, `infer` or `sink`."""
+    running: bool
+    """Whether it is at work; False while it starts, also anew."""
     restarts: int
-    queue_length: int
-    """Messages sent to it that it has not worked through."""
+    queued: int
+    """Frames that wait there or are in work."""
+    latency: Histogram
+    """What this stage took for a frame; the sink's holds the total, from capture to result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +72,18 @@ class EngineSnapshot:
     backend: str
     precision: str
     trained: str
+    compute: Histogram
+    """What it computed for a frame with faces, over all of them and all threads."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunSnapshot:
     """All of a run."""
 
+    uptime_seconds: float
+    ready: bool
+    """All stages are at work."""
     streams: tuple[StreamSnapshot, ...]
     stages: tuple[StageSnapshot, ...]
-    engines: tuple[EngineSnapshot, ...]
+    engines: tuple[EngineSnapshot, ...] = ()
     """Empty until all are compiled and loaded."""
-    uptime_seconds: float
-    taken_monotonic_seconds: float

@@ -11,10 +11,12 @@ from typing import Any
 
 from engines.spec import EngineSpec
 from pipeline.errors import OutputError, UsageError
+from pipeline.rotation import Rotation, parse_rotation
 from pipeline.sinks.base import Sink
 from pipeline.sinks.csv import CsvSink
 from pipeline.sinks.files import file_names, named
 from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.rotate import Make, RotatingSink
 from pipeline.sinks.split import StreamSplitter
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".mp4")
@@ -32,22 +34,26 @@ def open_sinks(
     engines: Sequence[EngineSpec],
     streams: Sequence[str],
     sources: Sequence[Path],
+    rotate: str | None = None,
+    keys: str | None = None,
 ) -> list[Sink]:
     """All sinks of a run, ready for their first stream.
 
-    `outs`, `publish` and `window` are the flags of the same names; `header` is the first row. `streams` names
-    all streams that will be opened; `sources` are the files that are read, which no output may overwrite.
+    `outs`, `publish`, `window`, `rotate` and `keys` are the flags of the same names; `header` is the first
+    row. `streams` names all streams that will be opened; `sources` are the files that are read, which no
+    output may overwrite.
     Raises UsageError for what can never work and OutputError for what the system refuses; nothing is left
     behind then.
     """
-    builder = _Builder(header, engines, streams, sources)
+    builder = _Builder(header, engines, streams, sources, parse_rotation(rotate) if rotate else None)
     plans = [builder.plan(out) for out in outs]
     makers: list[Callable[[], Sink]] = []
     # Modules with heavy imports come in where they are used.
     if publish is not None:
+        from pipeline.keys import server_keys
         from pipeline.sinks.publish import PublishSink
 
-        makers.append(partial(PublishSink, publish, header))
+        makers.append(partial(PublishSink, publish, header, server_keys(Path(keys)) if keys else None))
     if window:
         from pipeline.sinks.window import WindowSink
 
@@ -84,8 +90,10 @@ class _Builder:
         engines: Sequence[EngineSpec],
         streams: Sequence[str],
         sources: Sequence[Path],
+        rotation: Rotation | None = None,
     ) -> None:
         self._header, self._engines, self._streams = header, engines, streams
+        self._rotation = rotation
         self._names = file_names(streams)
         self._claimed: dict[Path, str] = {path.resolve(): _SOURCE for path in sources}
 
@@ -117,20 +125,34 @@ class _Builder:
         path = plan.path
         match plan.kind:
             case ".jsonl":
-                return JsonlSink(path, self._header, self._streams)
+                return self._jsonl(path, self._streams)
             case ".parquet":
                 return self._parquet(path, self._streams)
             case ".csv":
                 return StreamSplitter(
-                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream))
+                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream), stream)
                 )
             case ".mp4":
-                from pipeline.sinks.video import VideoSink
-
                 return StreamSplitter(
-                    self._streams, lambda stream: [VideoSink(self._per_stream(path, stream), self._engines)]
+                    self._streams, lambda stream: [self._video(self._per_stream(path, stream), stream)]
                 )
         return self._folder(path)
+
+    def _rotating(self, path: Path, streams: Sequence[str], make: Make) -> Sink:
+        """The sink of one output: one file, or with --rotate several."""
+        if self._rotation is None:
+            return make(path, streams, False)
+        return RotatingSink(path, make, streams, self._rotation)
+
+    def _jsonl(self, path: Path, streams: Sequence[str]) -> Sink:
+        return self._rotating(path, streams, lambda path, streams, _: JsonlSink(path, self._header, streams))
+
+    def _video(self, path: Path, stream: str) -> Sink:
+        from pipeline.overlay import Overlay
+        from pipeline.sinks.video import VideoSink
+
+        overlay = Overlay(self._engines)
+        return self._rotating(path, [stream], lambda path, _, later: VideoSink(path, overlay, later))
 
     def _folder(self, folder: Path) -> Sink:
         made = not folder.exists()
@@ -148,15 +170,20 @@ class _Builder:
         jsonl, csv, parquet = (folder / f"{self._names[stream]}{kind}" for kind in _FOLDER_KINDS)
         return _all_or_none(
             [
-                lambda: JsonlSink(jsonl, self._header, [stream]),
-                lambda: StreamSplitter([stream], lambda _: self._csvs(csv)),
+                lambda: self._jsonl(jsonl, [stream]),
+                lambda: StreamSplitter([stream], lambda _: self._csvs(csv, stream)),
                 lambda: self._parquet(parquet, [stream]),
             ]
         )
 
-    def _csvs(self, path: Path) -> list[Sink]:
+    def _csvs(self, path: Path, stream: str) -> list[Sink]:
         paths = self._per_engine(path)
-        return _all_or_none(partial(CsvSink, *both) for both in zip(paths, self._engines, strict=True))
+        return _all_or_none(
+            partial(self._csv, own, stream, engine) for own, engine in zip(paths, self._engines, strict=True)
+        )
+
+    def _csv(self, path: Path, stream: str, engine: EngineSpec) -> Sink:
+        return self._rotating(path, [stream], lambda path, _, __: CsvSink(path, engine))
 
     def _parquet(self, path: Path, streams: Sequence[str]) -> Sink:
         try:
@@ -166,7 +193,9 @@ class _Builder:
                 f"--out {path}: pyarrow cannot be used ({error}); install the versions of constraints.txt, "
                 "or choose .jsonl or .csv"
             ) from error
-        return ParquetSink(path, self._header, self._engines, streams)
+        return self._rotating(
+            path, streams, lambda path, streams, _: ParquetSink(path, self._header, self._engines, streams)
+        )
 
     def _files(self, path: Path, kind: str) -> list[Path]:
         """What will be written for `path`."""
