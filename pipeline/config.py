@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.listening import check_reach, host_and_port
+from pipeline.rotation import parse_rotation
 
 DEFAULT_ENGINES = ("delta",)
 _TUPLES = ("source", "camera", "engine", "out")
@@ -45,6 +47,13 @@ class RunConfig:
     window: bool = False
     save_neutral: str | None = None
     """Where to save the neutral of the face that was longest in view."""
+    rotate: str | None = None
+    """When outputs go on in a new file: `1h`, `500MB`."""
+    metrics: str | None = None
+    """Where Prometheus may read: [HOST:]PORT."""
+    keys: str | None = None
+    """Folder of `python run_stream.py keys`: who may come over tcp, and with which token."""
+    log_json: bool = False
 
     def __post_init__(self) -> None:
         if not self.source and not self.camera:
@@ -68,6 +77,14 @@ class RunConfig:
         if self.loop and self.frames is None and self.duration is None and not (self.window or self.publish):
             raise UsageError(
                 "--loop without an end: add --frames N or --duration S, or watch with --window or --publish"
+            )
+        if self.rotate is not None:
+            parse_rotation(self.rotate)
+            if not self.out:
+                raise UsageError(f"--rotate {self.rotate}: there is no file to rotate; add --out PATH")
+        if self.metrics is not None:
+            check_reach(
+                "--metrics", self.metrics, host_and_port("--metrics", self.metrics)[0], bool(self.keys)
             )
         if self.save_neutral and self.neutral == "none":
             raise UsageError(
@@ -117,6 +134,10 @@ _TYPES: dict[str, tuple[type, str]] = {
     "publish": (str, "text"),
     "window": (bool, "true or false"),
     "save_neutral": (str, "text"),
+    "rotate": (str, "text"),
+    "metrics": (str, "text"),
+    "keys": (str, "text"),
+    "log_json": (bool, "true or false"),
 }
 
 

@@ -11,7 +11,7 @@ those have arrays. The pixels lie in rings: `frames.N`, `crops.N`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, StreamInfo
 from pipeline.ring import PixelRef, RingSpec, Slot, packed_bytes
+from pipeline.snapshot import Histogram
 
 LEVEL_MAP, NEUTRAL, LANDMARKS = "level_map", "neutral", "landmarks"
 _BESIDE = (LEVEL_MAP, NEUTRAL, LANDMARKS)
@@ -111,6 +112,8 @@ class ResultsPacket:
 
     frame: FramePacket
     results: tuple[AUResult, ...]
+    compute_ms: Mapping[str, float] = field(default_factory=dict)
+    """By name of the engine: what it computed for all faces of the frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +151,25 @@ class Ready:
 
 
 @dataclass(frozen=True, slots=True)
+class Seen:
+    """sink → supervisor: the last frame of a stream that was delivered."""
+
+    stream: str
+    epoch: int
+    faces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """sink → supervisor: what a stage has taken so far."""
+
+    stage: str
+    latency: Histogram
+    engine: str = ""
+    """When it is the time of one engine in that stage."""
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """supervisor → worker."""
 
@@ -160,7 +182,17 @@ class Control:
 
 
 Message = (
-    StreamBegin | FramePacket | FacesPacket | ResultsPacket | StreamEnd | Ledger | Failure | Ready | Control
+    StreamBegin
+    | FramePacket
+    | FacesPacket
+    | ResultsPacket
+    | StreamEnd
+    | Ledger
+    | Failure
+    | Ready
+    | Control
+    | Seen
+    | Timing
 )
 """Whatever goes through a channel. A bare Ledger reports progress."""
 
@@ -197,7 +229,11 @@ HAND_OVERS = {
         HandOver("faces", (FacesPacket, *_MARKS), "face", "infer", IN_INFER + 1, "wait", "wait"),
         HandOver("results", (ResultsPacket, *_MARKS), "infer", "sink", 4, "wait", "wait"),
         HandOver("control", (Control,), "supervisor", "worker", 16, "wait", "wait"),
-        HandOver("reports", (Ledger, Failure, Ready, Control), "worker", "supervisor", 64, "wait", "wait"),
+        HandOver(
+            "reports",
+            (Ledger, Failure, Ready, Control, Seen, Timing),
+            *("worker", "supervisor", 64, "wait", "wait"),
+        ),
     )
 }
 

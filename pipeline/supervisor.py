@@ -29,18 +29,20 @@ from pipeline.errors import AustreamError, PeerLostError, RunError
 from pipeline.header import header_row
 from pipeline.messages import Ledger, StreamInfo
 from pipeline.ring import RunDirectory, create_rings
+from pipeline.snapshot import EngineSnapshot, Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
 from pipeline.sources import render_demo, resolve_sources
 from pipeline.stages.worker import CONFIG_FILE, NEUTRAL_FILE, SETUP_FILE, STAGES, stream_info
-from pipeline.streams import HAND_OVERS, Control, Failure, Ready, crops_ring, frames_ring
+from pipeline.streams import HAND_OVERS, Control, Failure, Ready, Seen, Timing, crops_ring, frames_ring
 
 _START_SECONDS = 600.0
 """Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STOP_SECONDS = 4.0
 _AFTER_DEATH_SECONDS = 2.5
+_SHOW_EVERY_SECONDS = 0.25
 _ROOT = Path(__file__).parents[1]
 
 
-def _ignore(_: Ledger) -> None:
+def _ignore(_: object) -> None:
     pass
 
 
@@ -74,6 +76,8 @@ class _Stage:
         self.ready: list[dict[str, Any]] = []
         self.failure: Failure | None = None
         self.ledgers: dict[str, Ledger] = {}
+        self.seen: dict[str, Seen] = {}
+        self.timings: dict[tuple[str, str], Histogram] = {}
         self.wish: str | None = None
 
     @property
@@ -92,6 +96,10 @@ class _Stage:
                     self.ledgers[message.stream] = message
                 elif isinstance(message, Control):
                     self.wish = message.reason
+                elif isinstance(message, Seen):
+                    self.seen[message.stream] = message
+                elif isinstance(message, Timing):
+                    self.timings[message.stage, message.engine] = message.latency
                 self._reports.done()
         except PeerLostError:
             pass  # the process is gone; poll() tells
@@ -114,8 +122,13 @@ class StreamedRun:
         *,
         stop: Callable[[], str | None] = lambda: None,
         rendering: Callable[[int, int], None] | None = None,
+        show: Callable[[RunSnapshot], object] = _ignore,
     ) -> None:
-        self.config, self._stop = config, stop
+        """`show`: gets a snapshot several times a second, from the start of the stages on."""
+        self.config, self._stop, self._show = config, stop, show
+        self._began, self._shown = time.monotonic(), 0.0
+        self.infos: list[StreamInfo] = []
+        self.engines: list[dict[str, Any]] = []
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
         specs = resolve_sources(config.source, config.camera)
@@ -133,8 +146,8 @@ class StreamedRun:
             self._stages = {name: _Stage(name, folder) for name in STAGES}
             capture, infer = self._ready("capture"), self._ready("infer")
             self._ready("face")
-            self.infos: list[StreamInfo] = [stream_info(entry) for entry in capture["infos"]]
-            self.engines: list[dict[str, Any]] = infer["engines"]
+            self.infos = [stream_info(entry) for entry in capture["infos"]]
+            self.engines = infer["engines"]
             self.header = header_row(config, specs, self.infos, self.engines)
             self._set_up(folder)
             for name in ("sink", "infer", "face"):
@@ -198,6 +211,7 @@ class StreamedRun:
         done = next((about for about in sink.ready if "paths" in about), None)
         self.paths = [Path(path) for path in done["paths"]] if done else []
         self.ledgers = list(sink.ledgers.values()) or list(self._stages["capture"].ledgers.values())
+        self._show(self.snapshot())
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
         complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
         if complaint is not None:
@@ -243,9 +257,42 @@ class StreamedRun:
             return StageError(f"the {stage.name} stage failed: {failure.error}", failure.traceback)
         return StageError(failure.error, exit_code=failure.exit_code)
 
+    def snapshot(self) -> RunSnapshot:
+        """The run as it is known now."""
+        sink, ended = self._stages["sink"], {ledger.stream for ledger in self.ledgers}
+        streams = []
+        for info in self.infos:
+            ledger = sink.ledgers.get(info.stream, Ledger(info.stream))
+            seen = sink.seen.get(info.stream, Seen(info.stream, 0, 0))
+            over = info.stream in ended
+            streams.append(
+                StreamSnapshot(
+                    *(info.stream, bool(ledger.delivered) and not over, over, seen.epoch),
+                    *(ledger.captured, ledger.delivered, dict(ledger.dropped), seen.faces),
+                )
+            )
+        timings = sink.timings
+        stages = [
+            StageSnapshot(stage.name, stage.alive, 0, 0, timings.get((stage.name, ""), Histogram()))
+            for stage in self._stages.values()
+        ]
+        engines = [
+            EngineSnapshot(
+                *(entry["name"], entry["backend"], entry["precision"], entry["trained"]),
+                timings.get(("infer", entry["name"]), Histogram()),
+            )
+            for entry in self.engines
+        ]
+        at_work = bool(engines) and all(stage.running for stage in stages)
+        uptime_seconds = time.monotonic() - self._began
+        return RunSnapshot(uptime_seconds, at_work, tuple(streams), tuple(stages), tuple(engines))
+
     def _listen(self) -> None:
         for stage in self._stages.values():
             stage.listen()
+        if time.monotonic() - self._shown >= _SHOW_EVERY_SECONDS:
+            self._shown = time.monotonic()
+            self._show(self.snapshot())
 
     def _ready(self, name: str) -> dict[str, Any]:
         """Wait until a stage is ready; what it found."""

@@ -15,9 +15,10 @@ from pipeline.messages import Frame, Ledger
 from pipeline.ring import Ring
 from pipeline.sinks import open_sinks, stop_requested
 from pipeline.sinks.base import Sink
+from pipeline.snapshot import Histogram
 from pipeline.sources import resolve_sources
 from pipeline.stages.worker import Worker
-from pipeline.streams import Control, ResultsPacket, StreamBegin, StreamEnd
+from pipeline.streams import Control, ResultsPacket, Seen, StreamBegin, StreamEnd, Timing
 
 _TELL_EVERY_SECONDS = 0.25
 _LAST_WORD_SECONDS = 2.0
@@ -37,10 +38,13 @@ def run(worker: Worker) -> None:
         sources=[spec.path for spec in specs if spec.path is not None],
         publish=config.publish,
         window=config.window,
+        rotate=config.rotate,
+        keys=config.keys,
     )
     try:
         worker.ready()
-        ledgers = _Loop(worker, sinks).run()
+        loop = _Loop(worker, sinks)
+        ledgers = loop.run()
         if not ledgers or (worker.last_control is not None and not any(x.delivered for x in ledgers)):
             for sink in sinks:  # it ended before anything was written
                 sink.abort()
@@ -50,8 +54,8 @@ def run(worker: Worker) -> None:
         for sink in sinks:
             sink.abort()
         raise
-    for ledger in ledgers:
-        worker.report_surely(ledger)
+    for message in (*ledgers, *loop.measured()):
+        worker.report_surely(message)
     worker.ready(paths=paths)
 
 
@@ -64,6 +68,8 @@ class _Loop:
         self._frames: Ring = worker.ring("frames")
         self._open: Ledger | None = None
         self._ledgers: list[Ledger] = []
+        self._latency: dict[tuple[str, str], Histogram] = {}
+        self._seen: dict[str, Seen] = {}
         self._told = 0.0
 
     def run(self) -> list[Ledger]:
@@ -83,6 +89,21 @@ class _Loop:
                 self._close(self._last_words(self._open))
         return self._ledgers
 
+    def measured(self) -> list[Seen | Timing]:
+        """What was seen and measured so far."""
+        timings = [Timing(stage, taken, engine) for (stage, engine), taken in self._latency.items()]
+        return [*self._seen.values(), *timings]
+
+    def _measure(self, message: ResultsPacket) -> None:
+        stamp = message.frame.stamp
+        faces = sum(result.crop is not None for result in message.results)
+        self._seen[stamp.stream] = Seen(stamp.stream, stamp.epoch, faces)
+        # The sink has no time of its own in the rows; under its name goes the total.
+        taken = {("sink" if s == "total" else s, ""): ms for s, ms in message.results[0].latency_ms.items()}
+        taken |= {("infer", engine): ms for engine, ms in message.compute_ms.items()}
+        for key, ms in taken.items():
+            self._latency[key] = self._latency.get(key, Histogram()).plus(ms)
+
     def _write(self, message: ResultsPacket) -> None:
         image = message.frame.image
         pixels = _NO_PIXELS if image is None else self._frames.view(image)
@@ -93,11 +114,13 @@ class _Loop:
             self._frames.release(image)
         assert self._open is not None
         self._open.delivered += 1
+        self._measure(message)
         self._open.captured = max(self._open.captured, message.frame.stamp.seq + 1)
         now = time.monotonic()
         if now - self._told >= _TELL_EVERY_SECONDS:
             self._told = now
-            self._worker.report(replace(self._open))
+            for report in (replace(self._open), *self.measured()):
+                self._worker.report(report)
             if stop_requested(self._sinks):
                 self._worker.report(Control("stop", "window closed", None))
 

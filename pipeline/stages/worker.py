@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 
+from pipeline import log
 from pipeline.channels import Receiver, Sender
 from pipeline.config import RunConfig
 from pipeline.errors import AustreamError, PeerLostError
@@ -41,6 +42,7 @@ class Worker:
     def __init__(self, stage: str, folder: Path) -> None:
         self.stage, self.folder = stage, folder
         self.config = RunConfig.from_mapping(json.loads((folder / CONFIG_FILE).read_text()), "run")
+        log.set_up(self.config.log_json)
         index = STAGES.index(stage)
         control = HAND_OVERS["control"]
         self._control = Receiver(control.endpoint(folder, index), "control", control.credits)
@@ -68,7 +70,7 @@ class Worker:
         try:
             self._reports.send(Failure(self.stage, error, text, exit_code), timeout_seconds=1)
         except AustreamError:
-            print(text or error, flush=True)
+            log.complain(text or error)
 
     def wait_for_start(self) -> bool:
         """Wait until the run begins; False when it is called off."""
