@@ -13,6 +13,8 @@ from pipeline.listening import check_reach, host_and_port
 from pipeline.rotation import parse_rotation
 
 DEFAULT_ENGINES = ("delta",)
+_LARGEST_BYTES = 1 << 20
+"""Of a configuration file."""
 _TUPLES = ("source", "camera", "engine", "out")
 
 
@@ -161,10 +163,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            values = tomllib.load(file)
+            content = file.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise ValueError(f"more than {_LARGEST_BYTES} bytes")
+        values = tomllib.loads(content.decode())
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f'--config {path}: not TOML ({error}); expected lines such as source = "clip.mp4"'
         ) from error

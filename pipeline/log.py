@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
 
+from pipeline.sinks.encode import json_line
+
 _OWN = ("austream", "pipeline", "engines")
 _LOG = logging.getLogger("austream")
 
@@ -64,7 +66,7 @@ def json_record(record: logging.LogRecord) -> str:
         fields["traceback"] = "".join(traceback.format_exception(*record.exc_info))
     if fields:
         entry["fields"] = fields
-    return json.dumps(entry, default=str)
+    return json.dumps(json.loads(json_line(entry)))  # NaN is no JSON, and a terminal may know ASCII only
 
 
 def _log_uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -63,7 +63,7 @@ class Health:
     def illness(self) -> str | None:
         """Why the run should be started anew, if it should."""
         run = self.latest
-        if run is None or (run.streams and all(stream.ended for stream in run.streams)):
+        if run is None or _over(run):
             return None
         if (silent := self._clock() - self._shown_at) > STALE_SECONDS:
             return f"the supervisor has not been heard of for {silent:.0f} s"
@@ -77,14 +77,19 @@ class Health:
             return "starting: the engines are not loaded yet"
         if ill := self.illness():
             return ill
+        if _over(run):
+            return None
         if not run.ready:
             return "starting: not all stages are at work"
         if not self._delivered:
             return "no frame has been delivered yet"
         silent = self._clock() - self._delivered_at
-        if silent > READY_SECONDS and not all(stream.ended for stream in run.streams):
-            return f"no frame has been delivered for {silent:.0f} s"
-        return None
+        return f"no frame has been delivered for {silent:.0f} s" if silent > READY_SECONDS else None
+
+
+def _over(run: RunSnapshot) -> bool:
+    """Whether nothing more is to come: what the processes then do is no illness."""
+    return bool(run.streams) and all(stream.ended for stream in run.streams)
 
 
 class Monitor:

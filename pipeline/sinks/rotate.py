@@ -83,7 +83,8 @@ class RotatingSink:
         self._sink = make(self._path, self._streams, False)
 
     def open_stream(self, info: StreamInfo) -> None:
-        self._infos[info.stream], self._shares[info.stream] = info, _Share(info.stream)
+        self._infos[info.stream] = info
+        self._shares.setdefault(info.stream, _Share(info.stream))
         self._sink.open_stream(info)
 
     def write(self, frame: Frame, results: Sequence[AUResult]) -> None:

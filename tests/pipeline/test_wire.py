@@ -27,6 +27,7 @@ from pipeline.messages import (
     WindowInfo,
 )
 from pipeline.ring import PixelRef
+from pipeline.snapshot import Histogram
 from pipeline.streams import (
     Control,
     FacesPacket,
@@ -35,8 +36,10 @@ from pipeline.streams import (
     Message,
     Ready,
     ResultsPacket,
+    Seen,
     StreamBegin,
     StreamEnd,
+    Timing,
 )
 
 real = st.floats(allow_nan=False, allow_infinity=False)
@@ -107,16 +110,19 @@ faces = st.lists(st.tuples(crops, st.dictionaries(word, refs, max_size=3)), max_
         FacesPacket, frames, st.just(tuple(c for c, _ in pairs)), st.just(tuple(p for _, p in pairs))
     )
 )
+histograms = st.builds(Histogram, st.lists(count, max_size=13).map(tuple), real, real)
 by_kind = {
     StreamBegin: st.builds(StreamBegin, infos),
     FramePacket: frames,
     FacesPacket: faces,
-    ResultsPacket: st.builds(ResultsPacket, frames, st.lists(results, max_size=3).map(tuple)),
+    ResultsPacket: st.builds(ResultsPacket, frames, st.lists(results, max_size=3).map(tuple), by_name),
     StreamEnd: st.builds(StreamEnd, word, st.none() | count, count, ledgers),
     Ledger: ledgers,
     Failure: st.builds(Failure, exit_code=count),
     Ready: st.builds(Ready),
     Control: st.builds(Control, ledger=st.none() | ledgers),
+    Seen: st.builds(Seen, epoch=count, faces=count),
+    Timing: st.builds(Timing, latency=histograms),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
