@@ -20,7 +20,7 @@ from pipeline import log
 from pipeline.config import RunConfig, read_toml
 from pipeline.errors import AustreamError, UsageError
 from pipeline.inline import Run, unbalanced
-from pipeline.keys import make_keys
+from pipeline.keys import make_keys, server_keys
 from pipeline.log import say
 from pipeline.messages import Ledger, StreamInfo
 from pipeline.monitor import Monitor
@@ -173,6 +173,8 @@ def _keys(argv: list[str]) -> int:
 
 
 def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
+    if config.keys is not None:
+        server_keys(Path(config.keys))  # a mistake is said now, not when all is loaded
     if config.metrics is None:
         return _watched(config, check, inline, stop, None)
     if inline:

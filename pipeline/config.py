@@ -11,6 +11,7 @@ from typing import Any
 from pipeline.errors import UsageError
 from pipeline.listening import check_reach, host_and_port
 from pipeline.rotation import parse_rotation
+from pipeline.sockets import check_address
 
 DEFAULT_ENGINES = ("delta",)
 _LARGEST_BYTES = 1 << 20
@@ -80,6 +81,8 @@ class RunConfig:
             raise UsageError(
                 "--loop without an end: add --frames N or --duration S, or watch with --window or --publish"
             )
+        if self.publish is not None:
+            check_address(self.publish, bool(self.keys))
         if self.rotate is not None:
             parse_rotation(self.rotate)
             if not self.out:
