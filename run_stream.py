@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,7 +17,7 @@ from typing import Any, NoReturn
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from pipeline import log
+from pipeline import ctl, log
 from pipeline.config import RunConfig, read_toml
 from pipeline.errors import AustreamError, UsageError
 from pipeline.inline import Run, unbalanced
@@ -143,6 +144,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     log.set_up("--log-json" in argv)
     try:
+        if argv[:1] == ["ctl"]:
+            return ctl.main(argv[1:])
         if argv[:1] == ["keys"]:
             return _keys(argv[1:])
         arguments = vars(parser().parse_args(argv))
@@ -198,13 +201,13 @@ def _watched(config: RunConfig, check: bool, inline: bool, stop: _Stop, monitor:
         run = Run(config, stop=lambda: stop.wish, log=say, rendering=rendering)
     else:
         show = monitor.show if monitor is not None else _ignore
-        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering, show=show)
+        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering, log=say, show=show)
     for bar in bars.values():
         bar.close()
-    for source in run.header["sources"]:
-        width, height = source["size_wh"]
-        length = f", {source['frames']} frames" if source["frames"] else ""
-        say(f"{source['stream']}: {width}×{height}, {source['rate_hz']:.3f} frames/s{length}", source=source)
+    for info in run.infos:
+        length = f", {info.frames} frames" if info.frames else ""
+        size = f"{info.size_wh[0]}×{info.size_wh[1]}, {info.rate_hz:.3f} frames/s"
+        say(f"{info.stream}: {size}{length}", source=asdict(info))
     for engine in run.header["engines"]:
         how = f"{engine['backend']} {engine['precision']} ({engine['chosen_because']})"
         named = {name: engine[name] for name in ("name", "trained", "backend", "precision")}
@@ -213,7 +216,7 @@ def _watched(config: RunConfig, check: bool, inline: bool, stop: _Stop, monitor:
         run.close()
         say("checked: sources, engines and outputs are in order")
         return 0
-    shown = _Shown(config, run.infos)
+    shown = _Shown(config, run.infos, len(run.header["sources"]))
     began = time.monotonic()
     try:
         run.wait(shown.step)
@@ -233,19 +236,28 @@ def _watched(config: RunConfig, check: bool, inline: bool, stop: _Stop, monitor:
 
 
 class _Shown:
-    """Progress of the stream that is on."""
+    """Progress: of the stream that is on, or of all live streams together."""
 
-    def __init__(self, config: RunConfig, infos: Sequence[StreamInfo]) -> None:
-        self._config, self._infos = config, infos
+    def __init__(self, config: RunConfig, infos: Sequence[StreamInfo], streams: int) -> None:
+        self._config = config
+        self._lengths = {info.stream: info.frames for info in infos}
+        self._side_by_side = streams > 1 and (
+            bool(config.live) or len(infos) < streams or any(info.live for info in infos)
+        )
+        self._delivered: dict[str, int] = {}
         self._progress: Progress | None = None
         self._stream: str | None = None
 
     def step(self, ledger: Ledger) -> None:
+        if self._side_by_side:
+            self._delivered[ledger.stream] = ledger.delivered
+            self._progress = self._progress or _progress(self._config, "all streams", None)
+            self._progress.step(sum(self._delivered.values()))
+            return
         if ledger.stream != self._stream:
             self.close()
             self._stream = ledger.stream
-            total = next(info.frames for info in self._infos if info.stream == ledger.stream)
-            limits = [n for n in (total, self._config.frames) if n]
+            limits = [n for n in (self._lengths.get(ledger.stream), self._config.frames) if n]
             known = min(limits) if limits and not self._config.loop else self._config.frames
             self._progress = _progress(self._config, ledger.stream, known)
         if self._progress is not None:

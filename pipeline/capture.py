@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from pipeline.config import RunConfig
-from pipeline.messages import Frame, Ledger
+from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.sources import Source, SourceSpec, open_source
 
 
@@ -52,3 +53,63 @@ def captured_frames(
             source = open_source(spec)
     finally:
         source.close()
+
+
+def live_captured(
+    items: Iterable[StreamInfo | Frame],
+    told: Ledger,
+    config: RunConfig,
+    ledger: Ledger,
+    started: Callable[[], bool],
+) -> Iterator[StreamInfo | Frame]:
+    """What `feed.live_frames` gives, within the limits of the run; frame numbers from 0.
+
+    What comes before the run has started does not count: nobody waits for it. `ledger` goes on from what it
+    holds already, and says in `ended` why the stream ended.
+
+    Args:
+        told: the ledger that the feed counts on.
+    """
+    before = replace(ledger, dropped=dict(ledger.dropped))
+    base: Ledger | None = None
+    began_seconds = 0.0
+    for item in items:
+        if isinstance(item, StreamInfo):
+            yield item
+            continue
+        stamp = item.stamp
+        if not started():
+            continue
+        if base is None:
+            base, began_seconds = _counts_before(told, stamp.seq), stamp.captured_monotonic_seconds
+        _add_since(base, told, before, ledger)
+        if (
+            config.duration is not None
+            and stamp.captured_monotonic_seconds - began_seconds >= config.duration
+        ):
+            ledger.drop("capture", "duration limit")
+            ledger.ended = "duration limit"
+            return
+        yield Frame(replace(stamp, seq=before.captured + stamp.seq - base.captured), item.image_bgr)
+        if config.frames is not None and ledger.captured >= config.frames:
+            ledger.ended = "frame limit"
+            return
+    ledger.ended = "the feed ended"
+
+
+def _counts_before(told: Ledger, seq: int) -> Ledger:
+    """What a feed had counted before the frame of this number, which it has just given."""
+    return replace(told, captured=seq, dropped=dict(told.dropped))
+
+
+def _add_since(base: Ledger, told: Ledger, before: Ledger, ledger: Ledger) -> None:
+    """ledger = before + (told − base)."""
+    ledger.captured = before.captured + told.captured - base.captured
+    ledger.undecodable_packets = (
+        before.undecodable_packets + told.undecodable_packets - base.undecodable_packets
+    )
+    ledger.estimated_pts = before.estimated_pts + told.estimated_pts - base.estimated_pts
+    for key, frames in told.dropped.items():
+        since = frames - base.dropped.get(key, 0)
+        if since:
+            ledger.dropped[key] = before.dropped.get(key, 0) + since

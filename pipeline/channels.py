@@ -40,7 +40,7 @@ class Sender:
         """Connects; the consumer may come later. `name`: of the hand-over, which the consumer checks."""
         self.name = name
         self._end = End(path, binds=False, largest_bytes=MAX_BYTES)
-        self._sent = self._granted = 0
+        self._sent = self._granted = self._first_grant = 0
         self._done = False
         self._end.send(_HEAD.pack(b"H", 0) + name.encode())
 
@@ -82,9 +82,14 @@ class Sender:
         self._end.send(_HEAD.pack(b"E", self._sent))
         return self._wait(self._is_done, timeout_seconds, stop)
 
-    def wait(self, timeout_seconds: float) -> None:
-        """Wait until the consumer may have given a credit."""
-        End.wait([self._end], timeout_seconds)
+    @property
+    def unconfirmed(self) -> int:
+        """Messages that were sent and that the consumer has not yet worked through; call `credits` first."""
+        return self._sent - max(0, self._granted - self._first_grant)
+
+    def wait(self, timeout_seconds: float, bell: int | None = None) -> None:
+        """Wait until the consumer may have given a credit, or until `bell`, a descriptor, can be read."""
+        End.wait([self._end], timeout_seconds, bell)
 
     def close(self) -> None:
         self._end.close()
@@ -115,6 +120,7 @@ class Sender:
             kind, number = _parse(data, self.name)
             if kind == b"G":
                 self._granted = max(self._granted, number)
+                self._first_grant = self._first_grant or number
             elif kind == b"D" and number == self._sent:
                 self._done = True
             else:
@@ -132,12 +138,17 @@ class Receiver:
         # Room for what stands before the message.
         self._end = End(path, binds=True, largest_bytes=MAX_BYTES + _HEAD.size)
         self._received = self._processed = 0
-        self._ended = False
+        self._ended = self._met = False
 
     @property
     def ended(self) -> bool:
         """Whether the producer has ended, and all that it sent has arrived."""
         return self._ended
+
+    @property
+    def met(self) -> bool:
+        """Whether the producer has shown itself."""
+        return self._met
 
     def receive(self, timeout_seconds: float | None = None) -> Message | None:
         """The next message; None at the end (`ended`) and when the time is up. 0 does not wait.
@@ -178,6 +189,7 @@ class Receiver:
         if kind == b"H":
             if data[_HEAD.size :] != self.name.encode():
                 raise WireError(f"{self.name}: somebody with {data[_HEAD.size :][:40]!r} to send came here")
+            self._met = True
             self._end.send(_HEAD.pack(b"G", self._credits))
             return None
         if kind not in (b"M", b"E") or number != self._received:

@@ -21,7 +21,7 @@ from pipeline.messages import FaceCrop, Frame, LevelShares, Quality
 from pipeline.neutral import Neutral, NeutralKeeper, NeutralPolicy
 from pipeline.photo import read_photo
 from pipeline.quality import blur, symmetry
-from pipeline.tracking import FaceTracker, Track
+from pipeline.tracking import SAME_PERSON, FaceTracker, Track
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -85,6 +85,8 @@ class FaceStage:
         self._neutrals = NeutralKeeper(policy)
         self._epoch: int | None = None
         self._seen_longest: dict[int, int] = {}
+        self._last_seen: list[Track] = []
+        self._returning: Track | None = None
 
     def close(self) -> None:
         self._tracker.close()
@@ -92,14 +94,25 @@ class FaceStage:
     def __call__(self, frame: Frame) -> list[FaceCrop]:
         """The faces in a frame, by id."""
         if frame.stamp.epoch != self._epoch:
-            self._tracker.reset()
-            self._epoch = frame.stamp.epoch
+            self._begin_epoch(frame.stamp.epoch)
         tracks = self._tracker.update(frame.image_bgr, frame.stamp.pts_seconds)
+        if tracks:
+            self._keep_own_neutral(tracks)
+            self._last_seen = tracks
         sizes = [_face_px(track) for track in tracks]
         return [
             self._crop(frame, track, largest=size == max(sizes), face_px=size)
             for track, size in zip(tracks, sizes, strict=True)
         ]
+
+    @property
+    def next_face(self) -> int:
+        """The id that the next new person gets."""
+        return self._tracker.next_face
+
+    def take_neutral_now(self) -> None:
+        """Whoever is in view during the next second looks neutral."""
+        self._neutrals.take_now()
 
     def main_neutral(self) -> Neutral | None:
         """The neutral of the face that was in view longest, for --save-neutral."""
@@ -107,6 +120,20 @@ class FaceStage:
             if (held := self._neutrals.neutral_of(face)) is not None:
                 return held
         return None
+
+    def _begin_epoch(self, epoch: int) -> None:
+        self._tracker.reset()
+        self._neutrals.new_epoch()
+        self._epoch = epoch
+        self._returning = self._last_seen[0] if len(self._last_seen) == 1 else None
+
+    def _keep_own_neutral(self, tracks: Sequence[Track]) -> None:
+        """A sole face that comes back after a reconnect keeps its neutral, if it is the same person."""
+        before, self._returning = self._returning, None
+        if before is None or len(tracks) != 1 or before.likeness(tracks[0].seen) < SAME_PERSON:
+            return
+        shift_seconds = tracks[0].seen_pts_seconds - before.seen_pts_seconds
+        self._neutrals.carry(before.face, tracks[0].face, shift_seconds)
 
     def _crop(self, frame: Frame, track: Track, largest: bool, face_px: float) -> FaceCrop:
         seen = track.seen

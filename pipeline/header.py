@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,24 +18,28 @@ from pipeline.video import without_credentials
 def header_row(
     config: RunConfig,
     specs: Sequence[SourceSpec],
-    infos: Sequence[StreamInfo],
+    infos: Mapping[str, StreamInfo],
     engines: Sequence[dict[str, Any]],
 ) -> dict[str, Any]:
-    """The first row of every file; `engines` as `engine_entry` gives them."""
+    """The first row of every file; `engines` as `engine_entry` gives them.
+
+    Of a live source that is not yet there `infos` lacks the entry, by stream, and the row has nulls.
+    """
     return {
         "type": "header",
         "schema": SCHEMA_VERSION,
         "created": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "sources": [
             {
-                "stream": info.stream,
+                "stream": spec.stream,
                 "source": without_credentials(spec.uri),
-                "size_wh": list(info.size_wh),
-                "rate_hz": round(info.rate_hz, 6),
-                "frames": info.frames,
-                "live": info.live,
+                "size_wh": list(info.size_wh) if info else None,
+                "rate_hz": round(info.rate_hz, 6) if info else None,
+                "frames": info.frames if info else None,
+                "live": info.live if info else True,
             }
-            for spec, info in zip(specs, infos, strict=True)
+            for spec in specs
+            for info in [infos.get(spec.stream)]
         ],
         "engines": list(engines),
         "options": {

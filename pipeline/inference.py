@@ -142,8 +142,6 @@ class InferStage:
 
     def begin(self, stamp: Stamp, crops: Sequence[FaceCrop], stride: int, ledger: Ledger) -> Pending:
         """Set the engines to work on a frame. Its crops must not change until `finish`."""
-        if not crops:
-            ledger.without_face += 1
         self._forget_absent(crops, stride)
         windows: list[WindowInfo | None] = [None] * len(crops)
         asked = []
@@ -154,10 +152,7 @@ class InferStage:
             states, asking = self._temporal(engine, stamp, crops, stride)
             asked.append(asking)
             windows = [window or state for window, state in zip(windows, states, strict=True)]
-            for state in states:
-                if state.state != "ready":
-                    skipped = ledger.skipped_inferences
-                    skipped[state.state] = skipped.get(state.state, 0) + 1
+        ledger.count_row_states([window.state for window in windows if window], len(crops))
         return Pending(stamp, stride, crops, asked, windows)
 
     def finish(self, pending: Pending) -> list[AUResult]:

@@ -54,7 +54,8 @@ class Run:
             profile.check_target(Path(config.save_neutral))
         self.engines = load_engines(config, log)
         self._first, self.infos = sources.look_at(self._specs, rendering)
-        self.header = header_row(config, self._specs, self.infos, [engine_entry(e) for e in self.engines])
+        seen = {info.stream: info for info in self.infos}
+        self.header = header_row(config, self._specs, seen, [engine_entry(e) for e in self.engines])
         try:
             self._sinks = open_sinks(
                 config.out,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -293,9 +293,22 @@ class Ledger:
     """Rows without a value of the temporal engines, by reason (`warming`, `off_hop`)."""
     ended: str = "end of file"
     """Why the stream ended: `end of file`, `frame limit`, `duration limit`, `interrupted`, or an error."""
+    reconnects: int = 0
+    """How often a live source came back, each time with a new epoch."""
+    events: dict[str, int] = field(default_factory=dict)
+    """What befell a live source (`connected`, `lost`, `stalled`, `failed`, `changed`), and how often."""
+    restarts: dict[str, int] = field(default_factory=dict)
+    """How often a stage that the stream goes through was started anew, by stage."""
 
     def drop(self, stage: str, reason: str) -> None:
         self.dropped[stage, reason] = self.dropped.get((stage, reason), 0) + 1
+
+    def count_row_states(self, windows: Sequence[WindowState], faces: int) -> None:
+        """One delivered frame: the states of its rows' windows, where they have one, and its faces."""
+        self.without_face += not faces
+        for state in windows:
+            if state != "ready":
+                self.skipped_inferences[state] = self.skipped_inferences.get(state, 0) + 1
 
     @property
     def in_flight(self) -> int:
@@ -315,6 +328,8 @@ class Ledger:
             (self.without_face, "without a face"),
             (self.undecodable_packets, "packets that do not decode"),
             (self.estimated_pts, "estimated PTS"),
+            (self.reconnects, "reconnects"),
+            (sum(self.restarts.values()), "restarts"),
         ]
         notes = "".join(f"; {n} {what}" for n, what in beside if n)
         return f"{self.stream}: {' + '.join(parts)}; ended: {self.ended}{notes}"
@@ -334,4 +349,7 @@ class Ledger:
             "estimated_pts": self.estimated_pts,
             "skipped_inferences": dict(self.skipped_inferences),
             "ended": self.ended,
+            "reconnects": self.reconnects,
+            "events": dict(self.events),
+            "restarts": dict(self.restarts),
         }

@@ -38,6 +38,8 @@ _FEWEST, _MOST = 3, 9
 _APART_SECONDS = 0.1
 _REFRESH_SECONDS = 0.5
 _MAX_AGE_SECONDS = 600.0
+_BUTTON_SECONDS = 1.0
+"""How long the people in view are looked at when somebody says that they look neutral now."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,6 +110,9 @@ class NeutralKeeper:
         self._policy = policy
         self._people: dict[int, _Gathering] = {}
         self._given_to: int | None = None
+        self._pressed = False
+        self._pressed_pts_seconds = 0.0
+        self._button: dict[int, _Gathering] = {}
 
     def update(
         self,
@@ -129,6 +134,10 @@ class NeutralKeeper:
         """
         if self._policy.kind == "none":
             return "none", None
+        if self._pressed:
+            self._look(face, _Candidate(quality.blur, pts_seconds, aligned_bgr, landmarks))
+        if (person := self._people.get(face)) is not None and person.closed and person.neutral is not None:
+            return person.neutral.state, person.neutral
         if self._policy.kind == "given":
             if self._given_to is None and largest:
                 self._given_to = face
@@ -144,10 +153,41 @@ class NeutralKeeper:
 
     def neutral_of(self, face: int) -> Neutral | None:
         """What the keeper holds for a person now."""
-        if self._policy.kind == "given":
-            return self._policy.given if face == self._given_to else None
         person = self._people.get(face)
+        if self._policy.kind == "given" and person is None:
+            return self._policy.given if face == self._given_to else None
         return person.neutral if person else None
+
+    def take_now(self) -> None:
+        """Whoever is in view during the next second looks neutral."""
+        self._pressed, self._button = True, {}
+
+    def new_epoch(self) -> None:
+        """Everybody is new; a neutral that was given is again that of the largest face."""
+        self._given_to, self._pressed = None, False
+
+    def carry(self, old: int, new: int, shift_seconds: float) -> None:
+        """Face `new` is the person who was `old`, whose times were `shift_seconds` less than they would be
+        now: a neutral that was found goes on, and is refined as before."""
+        person = self._people.get(old)
+        if person is not None and person.neutral is not None:
+            self._people[new] = replace(
+                person,
+                candidates=[replace(c, pts_seconds=c.pts_seconds + shift_seconds) for c in person.candidates],
+                settled_pts_seconds=person.settled_pts_seconds + shift_seconds,
+            )
+
+    def _look(self, face: int, candidate: _Candidate) -> None:
+        """Gather while the button holds; then what was gathered is given."""
+        if not self._button:
+            self._pressed_pts_seconds = candidate.pts_seconds
+        if candidate.pts_seconds - self._pressed_pts_seconds < _BUTTON_SECONDS:
+            _keep_best(self._button.setdefault(face, _Gathering(candidate.pts_seconds)), candidate)
+            return
+        self._pressed = False
+        for seen, gathered in self._button.items():
+            given = _median(gathered.candidates, "given")
+            self._people[seen] = _Gathering(gathered.began_pts_seconds, neutral=given, closed=True)
 
     def forget(self, faces_in_use: set[int]) -> None:
         """Drop the people whose ids cannot return."""

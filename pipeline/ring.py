@@ -7,6 +7,8 @@ holds the lease last releases it. Per slot the file holds
     generation  uint64, counted up whenever the slot is taken; only the producer writes it
     leases      one byte for every holder; a slot is free when all are 0
 
+and the holders' names once,
+
 so a descriptor of pixels that are gone is recognised, and after a death it can be read who held what. No two
 processes ever write the same byte at a time, hence no locks and none left locked: a holder's byte is set by
 whoever passes the lease to it, *before* the descriptor is sent, and from then on only by the holder itself
@@ -39,7 +41,7 @@ from numpy.typing import ArrayLike, NDArray
 from pipeline.errors import RunError, StaleError
 
 _MAGIC = b"AURING1\0"
-_HEADER = struct.Struct("<8sQQQ")  # magic, slots, bytes per slot, holders
+_HEADER = struct.Struct("<8sQQQQ")  # magic, slots, bytes per slot, holders, bytes of their names
 _PAGE = 4096
 _ALIGNED = 64
 _PREFIX = "austream-"
@@ -85,7 +87,20 @@ class RingSpec:
 
     @property
     def data_offset(self) -> int:
-        return _round_up(_HEADER.size + self.slots * (8 + len(self.holders)), _PAGE)
+        return _round_up(self.names_offset + len(self.names), _PAGE)
+
+    @property
+    def names_offset(self) -> int:
+        return _HEADER.size + self.slots * (8 + len(self.holders))
+
+    @property
+    def names(self) -> bytes:
+        return " ".join(self.holders).encode()
+
+    @property
+    def header(self) -> bytes:
+        """What the file begins with."""
+        return _HEADER.pack(_MAGIC, self.slots, self.slot_bytes, len(self.holders), len(self.names))
 
     @property
     def stride(self) -> int:
@@ -145,8 +160,7 @@ class Ring:
             raise RunError(
                 f"ring {folder / spec.name}: cannot be attached to ({error}); is the run over?"
             ) from error
-        expected = _HEADER.pack(_MAGIC, spec.slots, spec.slot_bytes, len(spec.holders))
-        if len(memory) != spec.total_bytes or memory[: _HEADER.size] != expected:
+        if len(memory) != spec.total_bytes or memory[: _HEADER.size] != spec.header:
             raise RunError(f"ring {folder / spec.name}: another ring than expected: {spec}")
         generations_end = _HEADER.size + 8 * spec.slots
         self._generations = np.frombuffer(memory, np.uint64, spec.slots, _HEADER.size)
@@ -172,6 +186,11 @@ class Ring:
         self._generations[slot] += np.uint64(1)
         self._leases[slot, 0] = 1
         return Slot(self.spec.name, slot, int(self._generations[slot]), self._data[slot])
+
+    @property
+    def free(self) -> bool:
+        """Whether there is a slot to take."""
+        return not self._leases.any(axis=1).all()
 
     def view(self, ref: PixelRef) -> NDArray[np.uint8]:
         """The pixels, read-only, without a copy; valid until the lease is released or passed on.
@@ -235,6 +254,62 @@ class Ring:
         return slot
 
 
+class Rings:
+    """All rings of one kind, `frames.0`, `frames.1` and so on, as a process sees them that is not the
+    producer: each is attached to when a descriptor first names it."""
+
+    def __init__(self, folder: Path, kind: str, holder: str) -> None:
+        self._folder, self._kind, self._holder = folder, kind, holder
+        self._attached: dict[str, Ring] = {}
+
+    def of(self, ref: PixelRef) -> Ring:
+        """The ring that a descriptor means; RunError when there is none."""
+        if ref.ring not in self._attached:
+            if ref.ring not in ring_names(self._folder, self._kind):
+                raise StaleError(f"ring {self._folder / ref.ring}: there is none; is the run over?")
+            self._attached[ref.ring] = attach_ring(self._folder, ref.ring, self._holder)
+        return self._attached[ref.ring]
+
+    def view(self, ref: PixelRef) -> NDArray[np.uint8]:
+        return self.of(ref).view(ref)
+
+    def copy(self, ref: PixelRef) -> NDArray[np.uint8]:
+        return self.of(ref).copy(ref)
+
+    def pass_on(self, ref: PixelRef, *to: str) -> None:
+        self.of(ref).pass_on(ref, *to)
+
+    def release(self, ref: PixelRef) -> None:
+        self.of(ref).release(ref)
+
+    def reclaim(self, holder: str) -> None:
+        """`Ring.reclaim` in all of them, those that no descriptor has named yet included."""
+        for name in ring_names(self._folder, self._kind):
+            if name not in self._attached:
+                self._attached[name] = attach_ring(self._folder, name, self._holder)
+            self._attached[name].reclaim(holder)
+
+
+def ring_names(folder: Path, kind: str) -> list[str]:
+    """Names of the rings of a kind that are there, in the order in which they were made."""
+    numbers = (path.name.removeprefix(f"{kind}.") for path in folder.glob(f"{kind}.*"))
+    return [f"{kind}.{number}" for number in sorted(int(n) for n in numbers if n.isdecimal())]
+
+
+def attach_ring(folder: Path, name: str, holder: str | None) -> Ring:
+    """A ring that `create_rings` made, known by its name; RunError when there is none."""
+    try:
+        with open(folder / name, "rb") as file:
+            magic, slots, slot_bytes, holders, name_bytes = _HEADER.unpack(file.read(_HEADER.size))
+            file.seek(_HEADER.size + slots * (8 + holders))
+            names = file.read(name_bytes).decode()
+    except (OSError, struct.error) as error:
+        raise RunError(f"ring {folder / name}: cannot be read ({error}); is the run over?") from error
+    if magic != _MAGIC:
+        raise RunError(f"ring {folder / name}: not a ring of this version")
+    return Ring(folder, RingSpec(name, slots, slot_bytes, tuple(names.split())), holder)
+
+
 def create_rings(
     folder: Path,
     specs: Sequence[RingSpec],
@@ -270,7 +345,8 @@ def _create(path: Path, spec: RingSpec) -> None:
             # A tmpfs promises room that it does not have and kills with SIGBUS later; this takes it now.
             os.posix_fallocate(file.fileno(), 0, spec.total_bytes)
         file.truncate(spec.total_bytes)
-        file.write(_HEADER.pack(_MAGIC, spec.slots, spec.slot_bytes, len(spec.holders)))
+        os.pwrite(file.fileno(), spec.names, spec.names_offset)
+        os.pwrite(file.fileno(), spec.header, 0)
 
 
 def _too_small(folder: Path, specs: Sequence[RingSpec], free: int) -> str:

@@ -345,9 +345,14 @@ class End:
             raise RuntimeError(f"{self.path}: used from another thread than the one that made it")
 
     @staticmethod
-    def wait(ends: Sequence[End], timeout_seconds: float | None) -> list[bool]:
-        """Waits until something happens at one of the ends or the time is up; at which ones something did."""
+    def wait(ends: Sequence[End], timeout_seconds: float | None, bell: int | None = None) -> list[bool]:
+        """Waits until something happens at one of the ends or the time is up; at which ones something did.
+
+        bell: a file descriptor that ends the wait, too, when it can be read from.
+        """
         poller = zmq.Poller()
+        if bell is not None:
+            poller.register(bell, zmq.POLLIN)
         for end in ends:
             poller.register(end._socket, zmq.POLLIN)
             if not end._lost:

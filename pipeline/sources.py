@@ -7,9 +7,10 @@ upright BGR frames; frame numbers count decoded frames, and PTS is the container
 from __future__ import annotations
 
 import glob
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote, urlsplit
@@ -18,7 +19,9 @@ from pipeline.camera import CameraSource
 from pipeline.errors import SourceError, UsageError
 from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.photo import PHOTO_SUFFIXES, PhotoSource
-from pipeline.video import NETWORK_SCHEMES, VideoSource, printable, without_credentials
+from pipeline.video import LIVE_SCHEMES, NETWORK_SCHEMES, VideoSource, printable, without_credentials
+
+_STREAMS_FILE = "streams.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,13 @@ class SourceSpec:
     """A path, an address, `camera:N` or `demo`."""
     stream: str
     """Unique name in the run, without credentials."""
+    argument: int = 0
+    """Which --source or --camera it came from; the files of one are read one after another."""
+
+    @property
+    def feed(self) -> bool:
+        """Whether it is live by its name alone: then it is read even when it is not there at the start."""
+        return self.uri.startswith("camera:") or self.uri.split("://")[0] in LIVE_SCHEMES
 
     @property
     def path(self) -> Path | None:
@@ -48,27 +58,30 @@ class Source(Protocol):
     def close(self) -> None: ...
 
 
-def resolve_sources(sources: Sequence[str], cameras: Sequence[int]) -> list[SourceSpec]:
-    """Expand globs, check addresses and paths, and give every stream a unique name.
+def resolve_sources(
+    sources: Sequence[str], cameras: Sequence[int], *, taken: Sequence[str] = ()
+) -> list[SourceSpec]:
+    """Expand globs, check addresses and paths, and give every stream a unique name, none of them `taken`.
 
     Raises:
         UsageError: an address that cannot be a source, or no source at all.
         SourceError: a path without a readable file.
     """
-    uris = [uri for source in sources for uri in _expand(source)] + [f"camera:{n}" for n in cameras]
+    uris = [(uri, i) for i, source in enumerate(sources) for uri in _expand(source)]
+    uris += [(f"camera:{n}", len(sources) + i) for i, n in enumerate(cameras)]
     if not uris:
         raise UsageError(
             "no source: give --camera 0, --source FILE, --source rtsp://HOST/PATH or --source demo"
         )
     specs: list[SourceSpec] = []
-    names: set[str] = set()
-    for uri in uris:
+    names: set[str] = set(taken)
+    for uri, argument in uris:
         base = _display_name(uri)
         name, count = base, 2
         while name in names:
             name, count = f"{base}#{count}", count + 1
         names.add(name)
-        specs.append(SourceSpec(uri, name))
+        specs.append(SourceSpec(uri, name, argument=argument))
     return specs
 
 
@@ -130,6 +143,18 @@ def _natural(path: str) -> list[tuple[int, int, str]]:
 
 def _display_name(uri: str) -> str:
     return without_credentials(uri) if "://" in uri else printable(Path(uri).name)
+
+
+def write_streams(folder: Path, specs: Sequence[SourceSpec]) -> None:
+    """Leave the streams of a run in its directory, for its processes; a stream's place is its number."""
+    part = folder / f"{_STREAMS_FILE}.part"
+    part.write_text(json.dumps([asdict(spec) for spec in specs]))
+    part.replace(folder / _STREAMS_FILE)
+
+
+def read_streams(folder: Path) -> list[SourceSpec]:
+    """The streams of a run, by their numbers; those that were added or have ended included."""
+    return [SourceSpec(**entry) for entry in json.loads((folder / _STREAMS_FILE).read_text())]
 
 
 def open_source(spec: SourceSpec, progress: Callable[[int, int], None] | None = None) -> Source:

@@ -32,7 +32,8 @@ View = Callable[[PixelRef], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True)
 class StreamBegin:
-    """Before the first frame of a stream, through all stages."""
+    """Before the first frame of a stream, through all stages; again when a live source comes back otherwise
+    than it was, and for the open streams after a restart: what was held for the stream begins anew."""
 
     info: StreamInfo
 
@@ -48,6 +49,8 @@ class FramePacket:
     """H×W×3 in a ring `frames.N`; None once nobody needs it any more."""
     latency_ms: Mapping[str, float]
     """What each stage so far took."""
+    index: int = 0
+    """Frames of this stream that capture sent before this one: a gap tells how many were lost on the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +130,8 @@ class StreamEnd:
     """Frames that were sent."""
     ledger: Ledger
     """As far as the stages so far could fill it in."""
+    epoch: int = 0
+    """Of the last frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,15 +144,30 @@ class Failure:
     traceback: str
     """Empty for what the user can put right; otherwise Python's text."""
     exit_code: int
+    kind: Literal["refused", "broken", "lost a neighbour"] = "broken"
+    """`refused`: what the user can put right, and a restart cannot; `broken`: an error of the program's own,
+    which another frame may not bring; `lost a neighbour`: another stage's end was the cause."""
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """worker → supervisor: this stage can go on."""
+class Beat:
+    """worker → supervisor, from the stage's own loop: alive."""
 
     stage: str
-    about: str
-    """What it found, as JSON."""
+    patience_seconds: float
+    """It hangs when it says nothing for so long."""
+    queued: int
+    """Frames that wait here or are in work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """worker → supervisor: something that befell a live source."""
+
+    stream: str
+    kind: str
+    text: str
+    """One line for the log, without credentials."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,15 +190,25 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
+class Ready:
+    """worker → supervisor: this stage can go on."""
+
+    stage: str
+    about: str
+    """What it found, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
 class Control:
     """supervisor → worker."""
 
-    verb: Literal["start", "stop", "reset"]
-    """`start`: the setup is written; `stop`: end the streams as if they had ended; `reset`: let go of all
-    leases and start anew."""
+    verb: Literal["start", "stop", "down", "links", "up", "add", "remove", "neutral"]
+    """`start`: the setup is written; `stop`: end the streams as if they had ended; `down`: the stage named in
+    `reason` is gone and will be started anew; `links`: the lives of the channels have changed; `up`: it is
+    back; `add`: the run's list of streams has grown; `remove`: end `stream`; `neutral`: its people
+    look neutral now."""
     reason: str
-    ledger: Ledger | None
-    """With `stop` for the sink after a death: what was captured."""
+    stream: str = ""
 
 
 Message = (
@@ -191,6 +221,8 @@ Message = (
     | Failure
     | Ready
     | Control
+    | Beat
+    | Event
     | Seen
     | Timing
 )
@@ -231,7 +263,7 @@ HAND_OVERS = {
         HandOver("control", (Control,), "supervisor", "worker", 16, "wait", "wait"),
         HandOver(
             "reports",
-            (Ledger, Failure, Ready, Control, Seen, Timing),
+            (Ledger, Failure, Ready, Control, Beat, Event, Seen, Timing),
             *("worker", "supervisor", 64, "wait", "wait"),
         ),
     )

@@ -1,116 +1,61 @@
-"""The run in processes: capture, face, infer and sink side by side, started, watched and ended here.
+"""The run in processes: capture, face, infer and sink side by side, started, watched, started anew and ended.
 
 1. all four start; when they say that they are ready, capture has looked at the sources and infer has its
    engines
 2. rings are made to measure, the setup is written; sink opens the outputs; capture begins
-3. the end of the streams goes through all stages; or somebody wishes to stop, which capture is told; or a
-   stage dies, which its neighbours notice: then the sink closes its files with a ledger that says so
-4. whoever has not gone by then is ended; nothing stays behind
+3. a stage that dies, or gives no heartbeat, is started anew, where all sources are live: a file was promised
+   to be read without a gap
+4. the end of the streams goes through all stages; or somebody wishes to stop, which capture is told; or a
+   stage dies for good: then the sink closes its files with a ledger that says so
+5. whoever has not gone by then is ended; nothing stays behind
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
+import queue
 import subprocess
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
 from engines.bundle import resolve
 from pipeline import neutral, profile
-from pipeline.channels import Receiver, Sender
 from pipeline.config import RunConfig
-from pipeline.errors import AustreamError, PeerLostError, RunError
+from pipeline.ctl import CtlServer, Reply
+from pipeline.errors import AustreamError, RunError, UsageError
 from pipeline.header import header_row
 from pipeline.messages import Ledger, StreamInfo
 from pipeline.ring import RunDirectory, create_rings
 from pipeline.snapshot import EngineSnapshot, Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
-from pipeline.sources import render_demo, resolve_sources
-from pipeline.stages.worker import CONFIG_FILE, NEUTRAL_FILE, SETUP_FILE, STAGES, stream_info
-from pipeline.streams import HAND_OVERS, Control, Failure, Ready, Seen, Timing, crops_ring, frames_ring
+from pipeline.sources import render_demo, resolve_sources, write_streams
+from pipeline.stageprocess import StageError, StageProcess
+from pipeline.stages.worker import (
+    CONFIG_FILE,
+    LINKS,
+    LIVES_FILE,
+    NEUTRAL_FILE,
+    SETUP_FILE,
+    STAGES,
+    stream_info,
+)
+from pipeline.streams import crops_ring, frames_ring
 
 _START_SECONDS = 600.0
 """Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STOP_SECONDS = 4.0
 _AFTER_DEATH_SECONDS = 2.5
-_SHOW_EVERY_SECONDS = 0.25
-_ROOT = Path(__file__).parents[1]
+MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
+"""A stage is started anew at most so often within this time."""
+_SNAPSHOT_SECONDS = 0.25
 
 
-def _ignore(_: object) -> None:
+def _ignore(*_: object) -> None:
     pass
-
-
-class StageError(RunError):
-    """A stage died or failed; its traceback, if it had one, is in `traceback`."""
-
-    def __init__(self, message: str, traceback: str = "", exit_code: int = 1) -> None:
-        super().__init__(message)
-        self.traceback = traceback
-        self.exit_code = exit_code
-
-
-class _Stage:
-    """One worker process and the lines to it."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        index = STAGES.index(name)
-        self.name = name
-        reports = HAND_OVERS["reports"]
-        self._reports = Receiver(reports.endpoint(folder, index), "reports", reports.credits)
-        self._control = Sender(HAND_OVERS["control"].endpoint(folder, index), "control")
-        environment = dict(os.environ)
-        environment["PYTHONPATH"] = os.pathsep.join(
-            [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
-        )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.stages", name, str(folder)],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
-        self.ready: list[dict[str, Any]] = []
-        self.failure: Failure | None = None
-        self.ledgers: dict[str, Ledger] = {}
-        self.seen: dict[str, Seen] = {}
-        self.timings: dict[tuple[str, str], Histogram] = {}
-        self.wish: str | None = None
-
-    @property
-    def alive(self) -> bool:
-        return self.process.poll() is None
-
-    def listen(self) -> None:
-        """Take in what the worker has reported."""
-        try:
-            while (message := self._reports.receive(0)) is not None:
-                if isinstance(message, Ready):
-                    self.ready.append(json.loads(message.about))
-                elif isinstance(message, Failure):
-                    self.failure = self.failure or message
-                elif isinstance(message, Ledger):
-                    self.ledgers[message.stream] = message
-                elif isinstance(message, Control):
-                    self.wish = message.reason
-                elif isinstance(message, Seen):
-                    self.seen[message.stream] = message
-                elif isinstance(message, Timing):
-                    self.timings[message.stage, message.engine] = message.latency
-                self._reports.done()
-        except PeerLostError:
-            pass  # the process is gone; poll() tells
-
-    def tell(self, verb: str, reason: str = "", ledger: Ledger | None = None) -> None:
-        with contextlib.suppress(PeerLostError):
-            self._control.try_send(Control(verb, reason, ledger))  # type: ignore[arg-type]
-
-    def close(self) -> None:
-        self._reports.close()
-        self._control.close()
 
 
 class StreamedRun:
@@ -122,46 +67,61 @@ class StreamedRun:
         *,
         stop: Callable[[], str | None] = lambda: None,
         rendering: Callable[[int, int], None] | None = None,
+        log: Callable[[str], object] = _ignore,
         show: Callable[[RunSnapshot], object] = _ignore,
     ) -> None:
-        """`show`: gets a snapshot several times a second, from the start of the stages on."""
-        self.config, self._stop, self._show = config, stop, show
-        self._began, self._shown = time.monotonic(), 0.0
+        """log: told in one line what befalls the feeds and the stages. show: gets a snapshot several times a
+        second, from the start of the stages on."""
+        self.config, self._stop, self._log, self._show = config, stop, log, show
         self.infos: list[StreamInfo] = []
         self.engines: list[dict[str, Any]] = []
         self.ledgers: list[Ledger] = []
         self.paths: list[Path] = []
-        specs = resolve_sources(config.source, config.camera)
+        self._specs = resolve_sources(config.source, config.camera)
         for name in config.engine:
             resolve(name)
-        if any(spec.uri == "demo" for spec in specs):
+        if any(spec.uri == "demo" for spec in self._specs):
             # Here and not in the capture process, so that its progress shows.
             render_demo(rendering)
+        self._began_seconds = time.monotonic()
+        self._snapshot, self._snapshot_seconds = RunSnapshot(0.0, False, (), ()), 0.0
+        self._commands: queue.SimpleQueue[tuple[Mapping[str, str], Future[Reply]]] = queue.SimpleQueue()
+        self._connected: dict[str, bool] = {}
+        self._stages: dict[str, StageProcess] = {}
+        self._deaths: dict[str, deque[float]] = {name: deque(maxlen=MOST_RESTARTS) for name in STAGES}
+        self._too_often: StageProcess | None = None
+        self._lives = dict.fromkeys(LINKS, 0)
         self._directory = RunDirectory()
-        self._stages: dict[str, _Stage] = {}
+        self._ctl: CtlServer | None = None
         try:
             folder = self._directory.path
             self._prepare_neutral(folder)
             (folder / CONFIG_FILE).write_text(json.dumps(config.mapping()))
-            self._stages = {name: _Stage(name, folder) for name in STAGES}
+            write_streams(folder, self._specs)
+            self._write_lives()
+            self._stages = {name: StageProcess(name, folder) for name in STAGES}
             capture, infer = self._ready("capture"), self._ready("infer")
             self._ready("face")
             self.infos = [stream_info(entry) for entry in capture["infos"]]
             self.engines = infer["engines"]
-            self.header = header_row(config, specs, self.infos, self.engines)
+            self._restarts = bool(capture["keeps_up"])
+            seen = {info.stream: info for info in self.infos}
+            self.header = header_row(config, self._specs, seen, self.engines)
             self._set_up(folder)
             for name in ("sink", "infer", "face"):
                 self._stages[name].tell("start")
             self._ready("sink")
+            if self._restarts:
+                self._ctl = CtlServer(folder, self.command)
         except BaseException:
             self.close()
             raise
 
     def wait(self, progress: Callable[[Ledger], object] = _ignore) -> None:
-        """Run to the end, telling `progress` about the stream that is on.
+        """Run to the end, telling `progress` about the streams that are on.
 
         Raises:
-            StageError: a stage died or failed.
+            StageError: a stage died or failed, and was not to be started anew.
             AustreamError: as the stages raised it.
         """
         try:
@@ -172,12 +132,17 @@ class StreamedRun:
                 self._listen()
                 for ledger in self._stages["sink"].ledgers.values():
                     progress(ledger)
-                if self._first_death() is not None:
+                self._watch()
+                if not self._mend(told):
                     break
+                self._obey()
+                self._look()
                 wish = self._stop() or self._stages["sink"].wish
                 if wish and told is None:
-                    told, deadline = wish, time.monotonic() + _STOP_SECONDS
+                    told = wish
                     self._stages["capture"].tell("stop", wish)
+                if told and (deadline is None or not self._all_at_work):
+                    deadline = time.monotonic() + _STOP_SECONDS
                 if deadline is not None and time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
@@ -186,8 +151,31 @@ class StreamedRun:
         finally:
             self.close()
 
+    def snapshot(self) -> RunSnapshot:
+        """The run as it was a moment ago; may be asked from any thread."""
+        return self._snapshot
+
+    def command(self, request: Mapping[str, str]) -> Reply:
+        """Do what `ctl` asks; may be called from any thread while `wait` runs.
+
+        Args:
+            request: {"do": "list"}, {"do": "add", "uri": …}, {"do": "remove" or "neutral", "stream": …}.
+
+        Raises:
+            UsageError: there is no such command or stream, or it cannot be done.
+            RunError: the run does not answer; it is about to end.
+        """
+        answer: Future[Reply] = Future()
+        self._commands.put((request, answer))
+        try:
+            return answer.result(timeout=5.0)
+        except TimeoutError:
+            raise RunError("the run does not answer; it is about to end") from None
+
     def close(self) -> None:
         """End what still runs and remove what there is."""
+        if self._ctl is not None:
+            self._ctl.close()
         for stage in self._stages.values():
             if stage.alive and stage.name != "sink":
                 stage.process.kill()
@@ -202,8 +190,174 @@ class StreamedRun:
             stage.close()
         self._directory.close()
 
+    # Watching, and starting anew.
+
+    def _watch(self) -> None:
+        """Kill what hangs: a stopped process does not even hear SIGTERM."""
+        for stage in self._stages.values():
+            if stage.hangs:
+                stage.hung = True
+                stage.process.kill()
+                stage.process.wait()
+
+    def _mend(self, told: str | None) -> bool:
+        """Start dead stages anew; False when the run cannot go on."""
+        for stage in [stage for stage in self._stages.values() if stage.failed]:
+            stage.listen()
+            if told or not self._may_restart(stage):
+                return False
+            self._restart(stage)
+        for stage in self._stages.values():
+            if not stage.started and stage.ready:
+                stage.ready.clear()
+                stage.tell("start")
+                seconds = time.monotonic() - stage.began_seconds
+                self._log(f"the {stage.name} stage is at work again after {seconds:.1f} s")
+                if self._all_at_work:
+                    self._stages["capture"].tell("up")
+        return True
+
+    def _may_restart(self, stage: StageProcess) -> bool:
+        refused = stage.failure is not None and stage.failure.kind == "refused"
+        if not self._restarts or stage.name == "sink" or refused or self._capture_is_through:
+            return False
+        deaths = self._deaths[stage.name]
+        if len(deaths) == MOST_RESTARTS and time.monotonic() - deaths[0] < WITHIN_SECONDS:
+            self._too_often = stage
+            return False
+        return True
+
+    def _restart(self, dead: StageProcess) -> None:
+        name, deaths = dead.name, self._deaths[dead.name]
+        deaths.append(time.monotonic())
+        recent = sum(time.monotonic() - seconds < WITHIN_SECONDS for seconds in deaths)
+        times = f"{recent} of at most {MOST_RESTARTS} times within {WITHIN_SECONDS:g} s"
+        self._log(f"the {name} stage died ({dead.how_it_ended()}); it is started anew, {times}")
+        dead.close()
+        for link, ends in LINKS.items():
+            self._lives[link] += name in ends
+        self._write_lives()
+        stage = StageProcess(name, self._directory.path, dead.life + 1)
+        stage.ledgers = dead.ledgers
+        self._stages[name] = stage
+        for other in self._stages.values():
+            if other is not stage:
+                other.tell("links")
+        self._stages["sink"].tell("down", name)
+        self._stages["capture"].tell("down", name)
+
+    @property
+    def _all_at_work(self) -> bool:
+        return all(stage.started for stage in self._stages.values())
+
+    @property
+    def _capture_is_through(self) -> bool:
+        """All streams are at their end: what is lost now does not come back."""
+        return self._stages["capture"].process.poll() == 0
+
+    # What is asked and told.
+
+    def _obey(self) -> None:
+        """Do what `command` was asked."""
+        while not self._commands.empty():
+            request, answer = self._commands.get()
+            try:
+                answer.set_result(self._do(request))
+            except AustreamError as error:
+                answer.set_exception(error)
+
+    def _do(self, request: Mapping[str, str]) -> Reply:
+        verb, stream = request.get("do"), request.get("stream", "")
+        if verb == "list":
+            return {"streams": [_listed(stream) for stream in self._look_now().streams]}
+        if not self._restarts:
+            raise UsageError("this run reads files to their end; only live streams come and go")
+        if verb == "add":
+            return {"stream": self._add(request.get("uri", ""))}
+        if verb not in ("remove", "neutral"):
+            raise UsageError(f"ctl {verb}: expected add, remove, list or neutral")
+        running = [known.stream for known in self._look_now().streams if not known.ended]
+        if stream not in running:
+            raise UsageError(f"ctl {verb} {stream}: no such stream; there are {', '.join(running) or 'none'}")
+        if verb == "neutral" and self.config.neutral == "none":
+            raise UsageError("ctl neutral: the run was started with --neutral none")
+        self._stages["capture" if verb == "remove" else "face"].tell(verb, stream=stream)
+        return {"stream": stream}
+
+    def _add(self, uri: str) -> str:
+        if uri.startswith("camera:") and uri.removeprefix("camera:").isdecimal():
+            sources, cameras = [], [int(uri.removeprefix("camera:"))]
+        elif "://" in uri and not uri.lower().startswith("file:"):
+            sources, cameras = [uri], []
+        else:
+            raise UsageError("ctl add: expected a live source, such as rtsp://HOST/PATH or camera:0")
+        (spec,) = resolve_sources(sources, cameras, taken=[known.stream for known in self._specs])
+        self._specs.append(spec)
+        write_streams(self._directory.path, self._specs)
+        self._stages["capture"].tell("add", stream=spec.stream)
+        return spec.stream
+
+    def _look(self) -> None:
+        """Log what befell the feeds, and renew the snapshot."""
+        capture = self._stages["capture"]
+        for event in capture.events:
+            self._connected[event.stream] = event.kind in ("connected", "changed")
+            self._log(f"{event.stream}: {event.kind}" + (f": {event.text}" if event.text else ""))
+        capture.events.clear()
+        if time.monotonic() - self._snapshot_seconds >= _SNAPSHOT_SECONDS:
+            self._look_now()
+
+    def _look_now(self) -> RunSnapshot:
+        self._snapshot_seconds = time.monotonic()
+        capture, sink = self._stages["capture"], self._stages["sink"]
+        streams = []
+        for spec in self._specs:
+            name = spec.stream
+            mine, here = capture.ledgers.get(name, Ledger(name)), sink.ledgers.get(name, Ledger(name))
+            seen, ended = sink.seen.get(name), bool(mine.ended) and name in capture.ledgers
+            dropped = dict(mine.dropped)
+            for key, frames in here.dropped.items():
+                dropped[key] = max(dropped.get(key, 0), frames)
+            streams.append(
+                StreamSnapshot(
+                    name,
+                    connected=not ended and self._connected.get(name, not spec.feed),
+                    ended=ended,
+                    epoch=seen.epoch if seen else 0,
+                    captured=max(mine.captured, here.captured),
+                    delivered=here.delivered,
+                    dropped=dropped,
+                    faces=seen.faces if seen else 0,
+                    reconnects=mine.reconnects,
+                )
+            )
+        stages = tuple(
+            StageSnapshot(
+                name,
+                stage.started and stage.alive,
+                stage.life,
+                stage.queued,
+                sink.timings.get((name, ""), Histogram()),
+            )
+            for name, stage in self._stages.items()
+        )
+        uptime_seconds = self._snapshot_seconds - self._began_seconds
+        ready = all(stage.running for stage in stages)
+        engines = tuple(
+            EngineSnapshot(
+                *(entry["name"], entry["backend"], entry["precision"], entry["trained"]),
+                sink.timings.get(("infer", entry["name"]), Histogram()),
+            )
+            for entry in self.engines
+        )
+        self._snapshot = RunSnapshot(uptime_seconds, ready, tuple(streams), stages, engines)
+        self._show(self._snapshot)
+        return self._snapshot
+
+    # The end.
+
     def _finish(self, wish: str | None) -> None:
-        death = self._first_death()
+        death = self._too_often or self._first_death()
         sink = self._stages["sink"]
         if death is not None or wish is not None:
             self._let_the_sink_end(death, wish)
@@ -211,14 +365,20 @@ class StreamedRun:
         done = next((about for about in sink.ready if "paths" in about), None)
         self.paths = [Path(path) for path in done["paths"]] if done else []
         self.ledgers = list(sink.ledgers.values()) or list(self._stages["capture"].ledgers.values())
-        self._show(self.snapshot())
+        self._look_now()
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
         complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
+        if complaint is not None and complaint is self._too_often:
+            raise StageError(
+                f"the {complaint.name} stage died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "
+                f"last time: {complaint.how_it_ended()}; the files were closed as far as they went",
+                complaint.failure.traceback if complaint.failure else "",
+            )
         if complaint is not None:
-            raise self._error(complaint)
+            raise complaint.error()
 
-    def _let_the_sink_end(self, death: _Stage | None, wish: str | None) -> None:
-        """After a death: capture stops, its count goes to the sink, which closes its files with it."""
+    def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
+        """After a death: capture stops; the sink closes its files, by the book that capture has kept."""
         capture, sink = self._stages["capture"], self._stages["sink"]
         reason = f"the {death.name} stage failed" if death is not None else str(wish)
         deadline = time.monotonic() + _AFTER_DEATH_SECONDS
@@ -230,69 +390,21 @@ class StreamedRun:
         for name in ("capture", "face", "infer"):
             if self._stages[name].alive and death is not None:
                 self._stages[name].process.kill()
-        ledger = next(reversed(capture.ledgers.values()), None)
-        sink.tell("stop", reason, replace(ledger) if ledger else None)
+        sink.tell("stop", reason)
         while sink.alive and time.monotonic() < deadline:
             self._listen()
             time.sleep(0.02)
 
-    def _first_death(self) -> _Stage | None:
+    def _first_death(self) -> StageProcess | None:
         """The stage that failed first; a lost neighbour is not the cause if another has one of its own."""
-        dead = [s for s in self._stages.values() if not s.alive and s.process.returncode != 0]
-        if not dead:
-            return None
+        dead = [stage for stage in self._stages.values() if stage.failed]
         for stage in dead:
             stage.listen()
-        return min(dead, key=_blame)
-
-    def _error(self, stage: _Stage) -> AustreamError:
-        failure = stage.failure
-        if failure is None:
-            code = stage.process.returncode
-            how = f"killed by signal {-code}" if code < 0 else f"exit code {code}"
-            return StageError(
-                f"the {stage.name} stage died ({how}); its files were closed as far as they went"
-            )
-        if failure.traceback:
-            return StageError(f"the {stage.name} stage failed: {failure.error}", failure.traceback)
-        return StageError(failure.error, exit_code=failure.exit_code)
-
-    def snapshot(self) -> RunSnapshot:
-        """The run as it is known now."""
-        sink, ended = self._stages["sink"], {ledger.stream for ledger in self.ledgers}
-        streams = []
-        for info in self.infos:
-            ledger = sink.ledgers.get(info.stream, Ledger(info.stream))
-            seen = sink.seen.get(info.stream, Seen(info.stream, 0, 0))
-            over = info.stream in ended
-            streams.append(
-                StreamSnapshot(
-                    *(info.stream, bool(ledger.delivered) and not over, over, seen.epoch),
-                    *(ledger.captured, ledger.delivered, dict(ledger.dropped), seen.faces),
-                )
-            )
-        timings = sink.timings
-        stages = [
-            StageSnapshot(stage.name, stage.alive, 0, 0, timings.get((stage.name, ""), Histogram()))
-            for stage in self._stages.values()
-        ]
-        engines = [
-            EngineSnapshot(
-                *(entry["name"], entry["backend"], entry["precision"], entry["trained"]),
-                timings.get(("infer", entry["name"]), Histogram()),
-            )
-            for entry in self.engines
-        ]
-        at_work = bool(engines) and all(stage.running for stage in stages)
-        uptime_seconds = time.monotonic() - self._began
-        return RunSnapshot(uptime_seconds, at_work, tuple(streams), tuple(stages), tuple(engines))
+        return min(dead, key=_blame, default=None)
 
     def _listen(self) -> None:
         for stage in self._stages.values():
             stage.listen()
-        if time.monotonic() - self._shown >= _SHOW_EVERY_SECONDS:
-            self._shown = time.monotonic()
-            self._show(self.snapshot())
 
     def _ready(self, name: str) -> dict[str, Any]:
         """Wait until a stage is ready; what it found."""
@@ -303,7 +415,7 @@ class StreamedRun:
             if (death := self._first_death()) is not None:
                 time.sleep(0.05)
                 self._listen()
-                raise self._error(death)
+                raise death.error()
             if self._stop():
                 raise KeyboardInterrupt
             if time.monotonic() > deadline:
@@ -323,30 +435,50 @@ class StreamedRun:
             profile.check_target(Path(self.config.save_neutral))
 
     def _set_up(self, folder: Path) -> None:
-        sizes = [info.size_wh for info in self.infos]
-        largest = (max(w for w, _ in sizes), max(h for _, h in sizes))
         specs = [resolve(name).spec for name in self.config.engine]
         from pipeline.faces import Wanted
 
         shapes = Wanted.by(specs).pixels()
         to_sink = self.config.window or any(out.lower().endswith(".mp4") for out in self.config.out)
-        rings = [frames_ring(largest, to_sink=to_sink), crops_ring(shapes, self.config.max_faces)]
+        rings = [crops_ring(shapes, self.config.max_faces)]
+        if self.infos:
+            # A live source that is not yet there brings a ring with it, should its pictures be larger.
+            sizes = [info.size_wh for info in self.infos]
+            rings.append(frames_ring((max(w for w, _ in sizes), max(h for _, h in sizes)), to_sink=to_sink))
         create_rings(folder, rings)
         setup = {
             "header": self.header,
-            "infos": [{**entry, "size_wh": list(entry["size_wh"])} for entry in map(_plain, self.infos)],
+            "streams": [spec.stream for spec in self._specs],
+            "restarts": self._restarts,
             "pixels_to_sink": to_sink,
-            "rings": {ring.name: _plain(ring) for ring in rings},
         }
         (folder / SETUP_FILE).write_text(json.dumps(setup))
 
+    def _write_lives(self) -> None:
+        path = self._directory.path / LIVES_FILE
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(self._lives))
+        part.replace(path)
 
-def _plain(value: Any) -> dict[str, Any]:
-    return {name: getattr(value, name) for name in value.__dataclass_fields__}
+
+def _listed(stream: StreamSnapshot) -> dict[str, Any]:
+    """A line of `ctl list`."""
+    dropped = sum(stream.dropped.values())
+    state = "ended" if stream.ended else "connected" if stream.connected else "not connected"
+    return {
+        "stream": stream.stream,
+        "state": state,
+        "captured": stream.captured,
+        "delivered": stream.delivered,
+        "dropped": dropped,
+        "faces": stream.faces,
+        "epoch": stream.epoch,
+        "reconnects": stream.reconnects,
+    }
 
 
-def _blame(stage: _Stage) -> int:
+def _blame(stage: StageProcess) -> int:
     """0 for a cause, 1 for an end without a word, 2 for who only lost a neighbour."""
     if stage.failure is None:
         return 0 if stage.process.returncode < 0 else 1
-    return 2 if "is gone" in stage.failure.error else 0
+    return 2 if stage.failure.kind == "lost a neighbour" else 0

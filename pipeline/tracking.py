@@ -133,6 +133,15 @@ class FaceTracker:
         self._frames = 0
         self._past: deque[_Past] = deque(maxlen=max(DISSOLVE_FRAMES) + 1)
 
+    @property
+    def next_face(self) -> int:
+        """The id that the next new person gets."""
+        return self._next_face
+
+    def count_from(self, face: int) -> None:
+        """Give new people ids from `face` on: those below were given by a tracker that is gone."""
+        self._next_face = max(self._next_face, face)
+
     def close(self) -> None:
         self._detector.close()
         self._mesh.close()

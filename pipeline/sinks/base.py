@@ -20,13 +20,13 @@ class Sink(Protocol):
     """Whether a frame counts as delivered only when this sink has its rows; a viewer may miss some."""
 
     def open_stream(self, info: StreamInfo) -> None:
-        """Called before the first frame of each stream."""
+        """Called before the first frame of each stream, also of one that joined during the run."""
 
     def write(self, frame: Frame, results: Sequence[AUResult]) -> None:
         """Takes one frame with the rows of all its faces, or with one row, whose crop is None."""
 
     def close_stream(self, ledger: Ledger) -> None:
-        """Called after the last frame of each stream."""
+        """Called after the last frame of each stream, and for one that never had any."""
 
     def finish(self) -> list[Path]:
         """The run ended in order: makes the files whole and returns their paths."""

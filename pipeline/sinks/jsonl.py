@@ -14,14 +14,13 @@ from pipeline.sinks.files import PartFile
 
 
 class JsonlSink:
-    """One file for all its streams, side by side."""
+    """One file for all its streams, side by side; the ledgers come last, for streams join until the end."""
 
     lossless = True
 
-    def __init__(self, path: Path, header: Mapping[str, Any], streams: Sequence[str]) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any]) -> None:
         self._part = PartFile(path)
         self._header = header
-        self._running = set(streams)
         self._ledgers: list[Ledger] = []
         self._begun = self._ended = False
 
@@ -37,10 +36,7 @@ class JsonlSink:
 
     def close_stream(self, ledger: Ledger) -> None:
         self._ledgers.append(ledger)
-        self._running.discard(ledger.stream)
         self._part.flush()
-        if not self._running:
-            self._end()
 
     def finish(self) -> list[Path]:
         self._begin()

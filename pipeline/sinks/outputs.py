@@ -125,34 +125,32 @@ class _Builder:
         path = plan.path
         match plan.kind:
             case ".jsonl":
-                return self._jsonl(path, self._streams)
+                return self._jsonl(path)
             case ".parquet":
-                return self._parquet(path, self._streams)
+                return self._parquet(path)
             case ".csv":
                 return StreamSplitter(
-                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream), stream)
+                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream))
                 )
             case ".mp4":
                 return StreamSplitter(
-                    self._streams, lambda stream: [self._video(self._per_stream(path, stream), stream)]
+                    self._streams, lambda stream: [self._video(self._per_stream(path, stream))]
                 )
         return self._folder(path)
 
-    def _rotating(self, path: Path, streams: Sequence[str], make: Make) -> Sink:
+    def _rotating(self, path: Path, make: Make) -> Sink:
         """The sink of one output: one file, or with --rotate several."""
-        if self._rotation is None:
-            return make(path, streams, False)
-        return RotatingSink(path, make, streams, self._rotation)
+        return make(path, False) if self._rotation is None else RotatingSink(path, make, self._rotation)
 
-    def _jsonl(self, path: Path, streams: Sequence[str]) -> Sink:
-        return self._rotating(path, streams, lambda path, streams, _: JsonlSink(path, self._header, streams))
+    def _jsonl(self, path: Path) -> Sink:
+        return self._rotating(path, lambda path, _: JsonlSink(path, self._header))
 
-    def _video(self, path: Path, stream: str) -> Sink:
+    def _video(self, path: Path) -> Sink:
         from pipeline.overlay import Overlay
         from pipeline.sinks.video import VideoSink
 
         overlay = Overlay(self._engines)
-        return self._rotating(path, [stream], lambda path, _, later: VideoSink(path, overlay, later))
+        return self._rotating(path, lambda path, later: VideoSink(path, overlay, later))
 
     def _folder(self, folder: Path) -> Sink:
         made = not folder.exists()
@@ -167,25 +165,23 @@ class _Builder:
         )
 
     def _set(self, folder: Path, stream: str) -> list[Sink]:
-        jsonl, csv, parquet = (folder / f"{self._names[stream]}{kind}" for kind in _FOLDER_KINDS)
+        jsonl, csv, parquet = (folder / f"{self._name(stream)}{kind}" for kind in _FOLDER_KINDS)
         return _all_or_none(
             [
-                lambda: self._jsonl(jsonl, [stream]),
-                lambda: StreamSplitter([stream], lambda _: self._csvs(csv, stream)),
-                lambda: self._parquet(parquet, [stream]),
+                lambda: self._jsonl(jsonl),
+                lambda: StreamSplitter([stream], lambda _: self._csvs(csv)),
+                lambda: self._parquet(parquet),
             ]
         )
 
-    def _csvs(self, path: Path, stream: str) -> list[Sink]:
+    def _csvs(self, path: Path) -> list[Sink]:
         paths = self._per_engine(path)
-        return _all_or_none(
-            partial(self._csv, own, stream, engine) for own, engine in zip(paths, self._engines, strict=True)
-        )
+        return _all_or_none(partial(self._csv, *both) for both in zip(paths, self._engines, strict=True))
 
-    def _csv(self, path: Path, stream: str, engine: EngineSpec) -> Sink:
-        return self._rotating(path, [stream], lambda path, _, __: CsvSink(path, engine))
+    def _csv(self, path: Path, engine: EngineSpec) -> Sink:
+        return self._rotating(path, lambda path, _: CsvSink(path, engine))
 
-    def _parquet(self, path: Path, streams: Sequence[str]) -> Sink:
+    def _parquet(self, path: Path) -> Sink:
         try:
             from pipeline.sinks.parquet import ParquetSink
         except ImportError as error:
@@ -193,9 +189,7 @@ class _Builder:
                 f"--out {path}: pyarrow cannot be used ({error}); install the versions of constraints.txt, "
                 "or choose .jsonl or .csv"
             ) from error
-        return self._rotating(
-            path, streams, lambda path, streams, _: ParquetSink(path, self._header, self._engines, streams)
-        )
+        return self._rotating(path, lambda path, _: ParquetSink(path, self._header, self._engines))
 
     def _files(self, path: Path, kind: str) -> list[Path]:
         """What will be written for `path`."""
@@ -210,7 +204,18 @@ class _Builder:
         ]
 
     def _per_stream(self, path: Path, stream: str) -> Path:
-        return named(path, self._names[stream]) if len(self._streams) > 1 else path
+        alone = list(self._streams) == [stream]
+        return path if alone else named(path, self._name(stream))
+
+    def _name(self, stream: str) -> str:
+        """A stream's part of a file name; that of one that joins during the run is none of the others'."""
+        if stream not in self._names:
+            name, number = file_names([*self._names, stream])[stream], 1
+            taken = {other.casefold() for other in self._names.values()}
+            while (name if number == 1 else f"{name}-{number}").casefold() in taken:
+                number += 1
+            self._names[stream] = name if number == 1 else f"{name}-{number}"
+        return self._names[stream]
 
     def _per_engine(self, path: Path) -> list[Path]:
         if len(self._engines) == 1:

@@ -105,12 +105,9 @@ class ParquetSink:
 
     lossless = True
 
-    def __init__(
-        self, path: Path, header: Mapping[str, Any], engines: Sequence[EngineSpec], streams: Sequence[str]
-    ) -> None:
+    def __init__(self, path: Path, header: Mapping[str, Any], engines: Sequence[EngineSpec]) -> None:
         self._engines = tuple(engines)
         self._schema = table_schema(engines).with_metadata({HEADER_KEY: json_line(header)})
-        self._running = set(streams)
         self._rows: list[dict[str, Any]] = []
         self._ledgers: list[Ledger] = []
         self._writer: pq.ParquetWriter | None = None
@@ -128,9 +125,6 @@ class ParquetSink:
 
     def close_stream(self, ledger: Ledger) -> None:
         self._ledgers.append(ledger)
-        self._running.discard(ledger.stream)
-        if not self._running:
-            self._end()
 
     def finish(self) -> list[Path]:
         self._end()

@@ -29,8 +29,8 @@ from pipeline.sinks.files import named
 
 LOG = logging.getLogger(__name__)
 
-Make = Callable[[Path, Sequence[str], bool], Sink]
-"""(path, streams that may still come, whether it is a later file) → the sink of one file."""
+Make = Callable[[Path, bool], Sink]
+"""(path, whether it is a later file) → the sink of one file."""
 
 
 @dataclass(slots=True)
@@ -67,20 +67,18 @@ class RotatingSink:
         self,
         target: Path,
         make: Make,
-        streams: Sequence[str],
         rotation: Rotation,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`target`: the name without a number; `clock`: seconds that only rise."""
         self._target, self._make, self._rotation, self._clock = target, make, rotation, clock
-        self._streams = list(streams)
         self._infos: dict[str, StreamInfo] = {}
         self._shares: dict[str, _Share] = {}
         self._began: float | None = None
         self._paths: list[Path] = []
         self._number = _highest_number(target) + 1
         self._path = self._numbered(self._number)
-        self._sink = make(self._path, self._streams, False)
+        self._sink = make(self._path, False)
 
     def open_stream(self, info: StreamInfo) -> None:
         self._infos[info.stream] = info
@@ -96,7 +94,6 @@ class RotatingSink:
 
     def close_stream(self, ledger: Ledger) -> None:
         self._infos.pop(ledger.stream, None)
-        self._streams = [stream for stream in self._streams if stream != ledger.stream]
         self._sink.close_stream(ledger)
 
     def finish(self) -> list[Path]:
@@ -124,7 +121,7 @@ class RotatingSink:
         self._paths += self._sink.finish()
         LOG.info("closed %s", self._path)
         self._path, self._began = path, None
-        self._sink = self._make(path, self._streams, True)
+        self._sink = self._make(path, True)
         for stream, info in self._infos.items():
             self._shares[stream] = _Share(stream)
             self._sink.open_stream(info)

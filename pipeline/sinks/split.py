@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,26 +11,28 @@ from pipeline.sinks.base import Sink
 
 
 class StreamSplitter:
-    """Hands every stream to sinks of its own; `removable` is a folder that was made for them, if any."""
+    """Hands every stream to sinks of its own, which one that joins during the run gets then; `removable` is a
+    folder that was made for them, if any."""
 
     lossless = True
 
     def __init__(
         self, streams: Sequence[str], make: Callable[[str], Sequence[Sink]], removable: Path | None = None
     ) -> None:
-        self._removable = removable
+        self._make, self._removable = make, removable
         self._opened: set[str] = set()
-        sinks: dict[str, Sequence[Sink]] = {}
-        self._sinks: Mapping[str, Sequence[Sink]] = sinks
+        self._sinks: dict[str, Sequence[Sink]] = {}
         try:
             for stream in streams:
-                sinks[stream] = make(stream)
+                self._sinks[stream] = make(stream)
         except BaseException:
             self.abort()
             raise
 
     def open_stream(self, info: StreamInfo) -> None:
         self._opened.add(info.stream)
+        if info.stream not in self._sinks:
+            self._sinks[info.stream] = self._make(info.stream)
         for sink in self._sinks[info.stream]:
             sink.open_stream(info)
 
@@ -39,7 +41,7 @@ class StreamSplitter:
             sink.write(frame, results)
 
     def close_stream(self, ledger: Ledger) -> None:
-        for sink in self._sinks[ledger.stream]:
+        for sink in self._sinks.get(ledger.stream, ()):
             sink.close_stream(ledger)
 
     def finish(self) -> list[Path]:

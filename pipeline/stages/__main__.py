@@ -1,4 +1,4 @@
-"""`python -m pipeline.stages STAGE FOLDER`: one worker process of a run, started by the supervisor."""
+"""`python -m pipeline.stages STAGE FOLDER LIFE`: one worker process of a run, started by the supervisor."""
 
 from __future__ import annotations
 
@@ -8,4 +8,4 @@ from pathlib import Path
 from pipeline.stages.worker import work
 
 if __name__ == "__main__":
-    sys.exit(work(sys.argv[1], Path(sys.argv[2])))
+    sys.exit(work(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))

@@ -1,102 +1,233 @@
-"""capture: decode, stamp, hand over. A file waits for the rest of the pipeline; a live source keeps up."""
+"""capture: decode, stamp, hand over. A file waits for the rest of the pipeline; a live source keeps up.
+
+Every live source is read in a thread of its own, and so is every --source that is played as if it were live;
+files that wait are read one after another, in one more thread. The main thread takes frames from their lanes,
+turn by turn, whenever the face stage has room; it alone knows rings and sockets.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from pipeline.capture import captured_frames
-from pipeline.channels import Sender
-from pipeline.messages import Frame, Ledger, Stamp
-from pipeline.pacing import Pacer
-from pipeline.ring import Ring
-from pipeline.sources import look_at, open_source, resolve_sources
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.books import RUNNING, Book, read_book
+from pipeline.capture import captured_frames, live_captured
+from pipeline.config import RunConfig
+from pipeline.errors import RunError, SourceError
+from pipeline.feed import FeedEvent, live_frames
+from pipeline.lanes import Lane, next_turn
+from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
+from pipeline.ring import PixelRef, Ring, attach_ring, create_rings, packed_bytes, ring_names
+from pipeline.sources import SourceSpec, open_source, read_streams
+from pipeline.stages.links import Outgoing
 from pipeline.stages.worker import Worker, info_entry
-from pipeline.streams import HAND_OVERS, FramePacket, StreamBegin, StreamEnd
+from pipeline.streams import Event, FramePacket, StreamBegin, StreamEnd, frames_ring
 
-WAITING = 2
-"""Frames of a live source that may wait for room; then the oldest goes."""
-ENDS_THE_RUN = ("interrupted", "terminated", "window closed")
-
-
-class Outlet:
-    """Frames into the ring and their descriptors to the face stage."""
-
-    def __init__(self, sender: Sender, ring: Ring, stop: Callable[[], bool]) -> None:
-        self._sender, self._ring, self._stop = sender, ring, stop
-        self.sent = 0
-        self.last_seq: int | None = None
-
-    @property
-    def full(self) -> bool:
-        """Whether the next frame would have to wait: the face stage has not yet got rid of the one before."""
-        return self._sender.credits <= 0
-
-    def try_put(self, frame: Frame, stride: int, capture_ms: float) -> bool:
-        """Hand a frame over if there is a credit, and with it a free slot."""
-        if self._sender.credits <= 0:
-            return False
-        slot = self._ring.take()
-        if slot is None:
-            return False
-        image = slot.put(frame.image_bgr)
-        self._ring.pass_on(slot, "face")
-        self._sender.try_send(FramePacket(frame.stamp, stride, image, {"capture": capture_ms}))
-        self.sent += 1
-        self.last_seq = frame.stamp.seq
-        return True
-
-    def put(self, frame: Frame, capture_ms: float) -> bool:
-        """Hand a frame over, waiting for room; False when the run is to stop instead."""
-        while not self.try_put(frame, 1, capture_ms):
-            if self._stop():
-                return False
-            self._sender.wait(0.05)
-        return True
+_FIRST_WORD_SECONDS = 2.0
+"""So long after the first live source is there the others may still come into the header."""
+_REPORT_EVERY_SECONDS = 0.25
+_GROWTH = 1.5
+"""How much larger than a frame that did not fit the next ring's slots are."""
 
 
 def run(worker: Worker) -> None:
-    config = worker.config
-    specs = resolve_sources(config.source, config.camera)
-    first, infos = look_at(specs)
-    worker.ready(infos=[info_entry(info) for info in infos])
-    if not worker.wait_for_start():
-        return
-    sender, ring = worker.sender("frames"), worker.ring("frames")
-    for spec, info in zip(specs, infos, strict=True):
-        source = first if spec is specs[0] else open_source(spec)
-        ledger = Ledger(info.stream)
-        outlet = Outlet(sender, ring, worker.stopping)
-        live = config.live if config.live is not None else info.live
-        if not sender.send(StreamBegin(info), stop=worker.stopping):
-            return
-        while live and sender.credits < HAND_OVERS["frames"].credits and worker.wish() is None:
-            sender.wait(0.05)  # until the face stage has made ready for this stream: no frame need be lost
+    feeds = _Feeds(worker.config, worker.folder)
+    for number, spec in enumerate(read_streams(worker.folder)):
+        feeds.plan(number, spec)
+    feeds.begin(live=True)
+    if not worker.life:
+        feeds.await_first_words(worker)
+    worker.ready(infos=[info_entry(info) for info in feeds.infos], keeps_up=feeds.keeps_up)
+    if worker.wait_for_start():
+        feeds.begin(live=False)
+        _Loop(worker, feeds).run()
+
+
+@dataclass(eq=False)
+class _Feed:
+    """One stream, how it is read, and where its frames go."""
+
+    spec: SourceSpec
+    lane: Lane
+    info: StreamInfo | None
+    """None: a live source that is not yet there."""
+    failure: str = ""
+    """Why a live source was not there at first."""
+
+
+class _Feeds:
+    """The threads that read, and their lanes."""
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self._config, self._folder = config, folder
+        self._bell_out, self._bell_in = os.pipe()
+        os.set_blocking(self._bell_out, False)
+        os.set_blocking(self._bell_in, False)
+        self._all: list[_Feed] = []
+        self._begun: set[str] = set()
+        self._started = threading.Event()
+        self.ended_before: list[StreamEnd] = []
+        """Of an earlier life of this process."""
+        self.events: deque[FeedEvent] = deque(maxlen=100)
+        self.refused: SourceError | None = None
+        """A file that could not be read to its end."""
+        self.broken: BaseException | None = None
+        """A bug that ended a thread."""
+
+    @property
+    def bell(self) -> int:
+        """A descriptor that can be read when there is something to do."""
+        return self._bell_out
+
+    @property
+    def infos(self) -> list[StreamInfo]:
+        return [feed.info for feed in self._all if feed.info is not None]
+
+    @property
+    def keeps_up(self) -> bool:
+        """Whether every stream may lose frames."""
+        return all(feed.lane.keeps_up for feed in self._all)
+
+    @property
+    def lanes(self) -> list[Lane]:
+        return [feed.lane for feed in self._all]
+
+    def plan(self, number: int, spec: SourceSpec, added: bool = False) -> Lane | None:
+        """Look at a source, if it is not live, and make its lane; None when it has ended in an earlier life.
+
+        added: while the run goes on, which only a live source can be.
+
+        Raises:
+            SourceError: it is not live and cannot be read.
+        """
+        before = read_book(self._folder, number)
+        if before is not None and before.ledger.ended != RUNNING:
+            self.ended_before.append(before)
+            return None
+        info = None
+        if not (spec.feed or added):
+            source = open_source(spec)
+            info = source.info
+            source.close()
+        live = info is None or info.live
+        keeps_up = live if self._config.live is None else self._config.live
+        book = Book(self._folder, number)
+        lane = Lane(spec.stream, keeps_up, live or keeps_up, book.write, self.ring_bell, before)
+        self._all.append(_Feed(spec, lane, None if live else info))
+        return lane
+
+    def begin(self, live: bool) -> None:
+        """Start reading what is live, before the run starts; or the rest, now that it does."""
+        if not live:
+            self._started.set()
+        queues: dict[object, list[_Feed]] = {}
+        for feed in self._all:
+            if feed.spec.stream not in self._begun and (feed.info is None) == live:
+                # What keeps up goes side by side, but for the files of one glob.
+                key = id(feed) if live else feed.spec.argument if feed.lane.keeps_up else None
+                queues.setdefault(key, []).append(feed)
+                self._begun.add(feed.spec.stream)
+        for queue in queues.values():
+            threading.Thread(target=self._read_all, args=(queue,), daemon=True).start()
+
+    def await_first_words(self, worker: Worker) -> None:
+        """Wait until the live sources are there, or have failed once; not for the last one.
+
+        Raises:
+            SourceError: none of the sources can be reached.
+        """
+        first: float | None = None
+        while any(feed.info is None and not feed.failure for feed in self._all):
+            first = first or (time.monotonic() if self.infos else None)
+            if worker.wish() or (first is not None and time.monotonic() - first > _FIRST_WORD_SECONDS):
+                return
+            time.sleep(0.02)
+        if not self.infos and self._all:
+            raise SourceError(self._all[0].failure)
+
+    def ring_bell(self) -> None:
+        with contextlib.suppress(BlockingIOError):  # it rings already
+            os.write(self._bell_in, b"!")
+
+    def hush(self) -> None:
+        """Take the bell's rings."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._bell_out, 4096)
+
+    def _read_all(self, queue: Sequence[_Feed]) -> None:
+        for feed in queue:
+            try:
+                if feed.lane.ended is None:
+                    self._read(feed)
+            except BaseException as error:
+                self.broken = error
+                self.ring_bell()
+                return
+            if self.refused is not None and not feed.lane.live:
+                return
+
+    def _read(self, feed: _Feed) -> None:
+        lane, config = feed.lane, self._config
+        counted, first_epoch, first_seq = lane.counts(), lane.first_epoch, lane.counts().captured
         try:
-            frames = captured_frames(source, spec, config, ledger, worker.wish)
-            if live:
-                _keep_up(frames, outlet, ledger, info.rate_hz, paced=not info.live)
+            if feed.info is None:
+                told = Ledger(lane.stream)
+                items = live_frames(
+                    feed.spec,
+                    stop=lambda: lane.ended is not None,
+                    on_event=lambda event: self._on(feed, event),
+                    ledger=told,
+                    epoch=first_epoch,
+                )
+                for item in live_captured(items, told, config, counted, self._started.is_set):
+                    if isinstance(item, StreamInfo):
+                        feed.info = feed.info or item
+                        lane.begin(item)
+                    elif not lane.put(item, 0.0, counted):
+                        return
             else:
-                _wait(frames, outlet, ledger, worker)
-        finally:
-            worker.report(ledger)
-        sender.send(StreamEnd(info.stream, outlet.last_seq, outlet.sent, ledger))
-        if ledger.ended in ENDS_THE_RUN:
-            break
-    sender.finish()
+                self._play(feed, counted, first_epoch, first_seq)
+        except SourceError as error:
+            counted.ended = str(error)
+            self.refused = self.refused or error
+        lane.end(counted)
 
-
-def _wait(frames, outlet: Outlet, ledger: Ledger, worker: Worker) -> None:  # type: ignore[no-untyped-def]
-    """Lossless: no credit means that the decoder waits."""
-    asked = time.perf_counter()
-    for frame in frames:
-        if not outlet.put(frame, 1e3 * (time.perf_counter() - asked)):
-            ledger.drop("capture", "stopped")
-            ledger.ended = worker.wish() or ledger.ended
-            frames.close()
-            return
+    def _play(self, feed: _Feed, counted: Ledger, first_epoch: int, first_seq: int) -> None:
+        lane, info = feed.lane, feed.info
+        assert info is not None
+        lane.begin(info)
+        # Played as if it were live, no frame need be lost while the face stage makes ready.
+        while lane.keeps_up and lane.ended is None and not lane.opened.wait(0.1):
+            pass
         asked = time.perf_counter()
+        frames = captured_frames(open_source(feed.spec), feed.spec, self._config, counted, lambda: lane.ended)
+        for frame in _at_its_own_speed(frames, info.rate_hz, lane) if lane.keeps_up else frames:
+            decoded_ms = 0.0 if lane.keeps_up else 1e3 * (time.perf_counter() - asked)
+            if not lane.put(_from(frame, first_epoch, first_seq), decoded_ms, counted):
+                return
+            asked = time.perf_counter()
+
+    def _on(self, feed: _Feed, event: FeedEvent) -> None:
+        feed.lane.happened(event.kind)
+        if event.kind != "connected" and feed.info is None:
+            feed.failure = event.reason or event.kind
+        self.events.append(event)
+        self.ring_bell()
+
+
+def _from(frame: Frame, epoch: int, seq: int) -> Frame:
+    """The frame, its numbers counted from these."""
+    stamp = frame.stamp
+    return Frame(replace(stamp, epoch=stamp.epoch + epoch, seq=stamp.seq + seq), frame.image_bgr)
 
 
 class _Clock:
@@ -121,35 +252,147 @@ class _Clock:
         return self._due
 
 
-def _keep_up(  # type: ignore[no-untyped-def]
-    frames, outlet: Outlet, ledger: Ledger, rate_hz: float, paced: bool
-) -> None:
-    """Live: an even stride, then oldest first; `paced` plays a file at its own speed."""
-    pacer, waiting, clock = Pacer(), deque[tuple[Frame, int]](), _Clock(rate_hz)
-
-    def drain() -> None:
-        while waiting and outlet.try_put(*waiting[0], 0.0):
-            waiting.popleft()
-
+def _at_its_own_speed(frames: Iterator[Frame], rate_hz: float, lane: Lane) -> Iterator[Frame]:
+    clock = _Clock(rate_hz)
     for frame in frames:
-        while paced and (early := clock.due(frame.stamp) - time.monotonic()) > 0:
-            drain()
-            time.sleep(min(early, 0.005))
-        drain()
-        if not pacer.keep(frame.stamp.seq):
-            ledger.drop("capture", "stride")
-            continue
-        waiting.append((frame, pacer.stride))
-        drain()
-        crowded_out = 0
-        if len(waiting) > WAITING:
-            waiting.popleft()
-            ledger.drop("capture", "overload")
-            crowded_out = 1
-        pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits=bool(waiting) or outlet.full)
-    deadline = time.monotonic() + 1.0
-    while waiting and time.monotonic() < deadline:
-        drain()
-        time.sleep(0.002)
-    for _ in waiting:
-        ledger.drop("capture", "overload")
+        while lane.ended is None and (early := clock.due(frame.stamp) - time.monotonic()) > 0:
+            time.sleep(min(early, 0.05))
+        yield frame
+
+
+class _Frames:
+    """The rings of pictures: where a frame does not fit, a larger ring is made."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._folder, self._stage, self._to_sink = worker.folder, worker.stage, worker.pixels_to_sink
+        self.rings: list[Ring] = [worker.ring(name) for name in ring_names(worker.folder, "frames")]
+        """The largest last."""
+
+    @property
+    def room(self) -> bool:
+        """Whether `put` finds a slot, as long as the frame fits."""
+        return not self.rings or self.rings[-1].free
+
+    def put(self, image_bgr: NDArray[np.uint8]) -> tuple[Ring, PixelRef]:
+        """Copy a picture into a slot, leased to this stage; call it when there is `room`.
+
+        Raises:
+            RunError: there is too little shared memory for a larger ring.
+        """
+        if not self.rings or packed_bytes([image_bgr.shape]) > self.rings[-1].spec.slot_bytes:
+            self._make(image_bgr)
+        ring = self.rings[-1]
+        slot = ring.take()
+        assert slot is not None
+        return ring, slot.put(image_bgr)
+
+    def _make(self, image_bgr: NDArray[np.uint8]) -> None:
+        size_wh = (image_bgr.shape[1], image_bgr.shape[0])
+        spec = frames_ring(size_wh, to_sink=self._to_sink, index=len(self.rings))
+        if self.rings:
+            least = int(_GROWTH * self.rings[-1].spec.slot_bytes)
+            spec = replace(spec, slot_bytes=max(spec.slot_bytes, least))
+        create_rings(self._folder, [spec])
+        self.rings.append(attach_ring(self._folder, spec.name, self._stage))
+
+
+class _Loop:
+    """Take frames from the lanes, hand them over."""
+
+    def __init__(self, worker: Worker, feeds: _Feeds) -> None:
+        self._worker, self._feeds = worker, feeds
+        self._frames = _Frames(worker)
+        self._out = Outgoing(worker, "frames", self._frames.rings)
+        self._lanes = list(feeds.lanes)
+        self._streams = len(read_streams(worker.folder))
+        self._begun: set[str] = set()
+        self._reported_at = 0.0
+        for end in feeds.ended_before:
+            self._out.mark(end)
+
+    def run(self) -> None:
+        while self._lanes:
+            self._obey()
+            while self._out.room() and self._frames.room and (lane := next_turn(self._lanes)) is not None:
+                self._hand_over(lane)
+            for lane in self._lanes:
+                self._see_to(lane)
+            self._lanes = [lane for lane in self._lanes if not lane.over]
+            self._tell_and_wait()
+        self._out.finish()
+        if self._feeds.refused is not None:
+            self._worker.fail(self._feeds.refused)
+
+    def _obey(self) -> None:
+        """What the supervisor wants, and what the threads ran into."""
+        if self._feeds.broken is not None:
+            raise self._feeds.broken
+        if (wish := self._worker.wish()) is not None:
+            self._lanes = [lane for lane in self._lanes if lane.live or lane.stream in self._begun]
+            for lane in self._lanes:
+                lane.close(wish)
+        elif self._feeds.refused is not None:
+            # As far as files go, the run is over.
+            self._lanes = [lane for lane in self._lanes if lane.live or lane.stream in self._begun]
+        while self._worker.commands:
+            command = self._worker.commands.popleft()
+            for lane in self._lanes:
+                if command.verb in ("down", "up"):
+                    lane.hold("restarting" if command.verb == "down" else None)
+                elif command.verb == "remove" and lane.stream == command.stream:
+                    lane.close("removed")
+            if command.verb == "add":
+                self._add()
+
+    def _add(self) -> None:
+        specs = read_streams(self._worker.folder)
+        for number in range(self._streams, len(specs)):
+            lane = self._feeds.plan(number, specs[number], added=True)
+            if lane is not None:
+                self._lanes.append(lane)
+        self._streams = len(specs)
+        self._feeds.begin(live=True)
+
+    def _hand_over(self, lane: Lane) -> None:
+        item = lane.take()
+        if isinstance(item, StreamInfo):
+            self._begun.add(lane.stream)
+            self._out.mark(StreamBegin(item))
+            return
+        try:
+            ring, image = self._frames.put(item.frame.image_bgr)
+        except RunError as error:
+            lane.lose("no memory")
+            lane.close(str(error))
+            return
+        stamp = replace(item.frame.stamp, epoch=item.frame.stamp.epoch + self._out.life)
+        packet = FramePacket(stamp, item.stride, image, {"capture": item.capture_ms}, lane.sent(item))
+        ring.pass_on(image, "face")
+        self._out.send(packet)
+
+    def _see_to(self, lane: Lane) -> None:
+        """Let a stream's thread know how far the face stage is; end what is over."""
+        pending = self._out.pending(lane.stream)
+        lane.confirm(pending)
+        if lane.stream in self._begun and pending == 0:
+            lane.opened.set()
+        if lane.over:
+            self._out.mark(lane.statement())
+            self._report(lane)
+
+    def _tell_and_wait(self) -> None:
+        now = time.monotonic()
+        self._worker.queued = sum(lane.waits for lane in self._lanes)
+        if now - self._reported_at >= _REPORT_EVERY_SECONDS:
+            self._reported_at = now
+            for lane in self._lanes:
+                self._report(lane)
+        while self._feeds.events:
+            event = self._feeds.events.popleft()
+            text = event.reason + (f"; next try in {event.wait_seconds:.1f} s" if event.wait_seconds else "")
+            self._worker.report_soon(Event(event.stream, event.kind, text))
+        self._out.wait(0.1, self._feeds.bell)
+        self._feeds.hush()
+
+    def _report(self, lane: Lane) -> None:
+        self._worker.report(lane.statement().ledger)

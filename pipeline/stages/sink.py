@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import resolve
-from pipeline.channels import Receiver
+from pipeline.books import read_book
 from pipeline.errors import PeerLostError
-from pipeline.messages import Frame, Ledger
-from pipeline.ring import Ring
+from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
 from pipeline.sinks import open_sinks, stop_requested
 from pipeline.sinks.base import Sink
 from pipeline.snapshot import Histogram
-from pipeline.sources import resolve_sources
-from pipeline.stages.worker import Worker
-from pipeline.streams import Control, ResultsPacket, Seen, StreamBegin, StreamEnd, Timing
+from pipeline.sources import read_streams
+from pipeline.stages.links import Incoming
+from pipeline.stages.worker import STAGES, Worker
+from pipeline.streams import (
+    Control,
+    FramePacket,
+    ResultsPacket,
+    Seen,
+    StreamBegin,
+    StreamEnd,
+    Timing,
+)
 
 _TELL_EVERY_SECONDS = 0.25
 _LAST_WORD_SECONDS = 2.0
+_CLOSING_SECONDS = 600.0
+"""How long it may take to make files whole: a long video's index is put in front of its pictures."""
+_LATENCY_OF = {"capture": "capture", "face": "face", "infer": "infer", "sink": "total"}
 _NO_PIXELS: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
 
 
@@ -29,13 +41,12 @@ def run(worker: Worker) -> None:
     config = worker.config
     if not worker.wait_for_start():
         return
-    specs = resolve_sources(config.source, config.camera)
     sinks = open_sinks(
         config.out,
         header=worker.header,
         engines=[resolve(name).spec for name in config.engine],
-        streams=[info.stream for info in worker.infos],
-        sources=[spec.path for spec in specs if spec.path is not None],
+        streams=worker.streams,
+        sources=[spec.path for spec in read_streams(worker.folder) if spec.path is not None],
         publish=config.publish,
         window=config.window,
         rotate=config.rotate,
@@ -45,18 +56,64 @@ def run(worker: Worker) -> None:
         worker.ready()
         loop = _Loop(worker, sinks)
         ledgers = loop.run()
-        if not ledgers or (worker.last_control is not None and not any(x.delivered for x in ledgers)):
+        if not ledgers or (worker.wish() is not None and not any(x.delivered for x in ledgers)):
             for sink in sinks:  # it ended before anything was written
                 sink.abort()
             return
+        worker.take_time(_CLOSING_SECONDS)
         paths = [str(path) for sink in sinks for path in sink.finish()]
     except BaseException:
         for sink in sinks:
             sink.abort()
         raise
-    for message in (*ledgers, *loop.measured()):
-        worker.report_surely(message)
+    for ledger in ledgers:
+        worker.report_surely(ledger)
+    for timing in loop.timings():
+        worker.report_surely(timing)
     worker.ready(paths=paths)
+
+
+class _Stream:
+    """What the sink knows of one stream."""
+
+    def __init__(self, stream: str) -> None:
+        self.ledger = Ledger(stream)
+        """Of what came here: delivered, lost in a restart, what the rows say."""
+        self.epoch = self.faces = self.next_index = 0
+        self.restarted: str | None = None
+        """The stage that was started anew last: it has what is missing since."""
+
+    def arrived(self, packet: FramePacket, results: Sequence[AUResult]) -> None:
+        self.missing(packet.index)
+        self.next_index = packet.index + 1
+        self.epoch = packet.stamp.epoch
+        self.faces = sum(result.crop is not None for result in results)
+        ledger = self.ledger
+        ledger.delivered += 1
+        ledger.captured = max(ledger.captured, packet.stamp.seq + 1)
+        ledger.count_row_states([r.window.state for r in results if r.window is not None], self.faces)
+
+    def missing(self, index: int) -> None:
+        """Frames before this one that never came were in a stage when it died. Without a death they are a
+        bug, and stay unaccounted for."""
+        for _ in range(self.next_index, index if self.restarted else 0):
+            self.ledger.drop(str(self.restarted), "restarted")
+
+    def closed(self, end: StreamEnd) -> Ledger:
+        """The whole ledger."""
+        self.missing(end.frames)
+        mine, ledger = self.ledger, end.ledger
+        dropped = dict(ledger.dropped)
+        for key, frames in mine.dropped.items():
+            dropped[key] = dropped.get(key, 0) + frames
+        return replace(
+            ledger,
+            dropped=dropped,
+            delivered=mine.delivered,
+            without_face=mine.without_face,
+            skipped_inferences=mine.skipped_inferences,
+            restarts=mine.restarts,
+        )
 
 
 class _Loop:
@@ -64,45 +121,38 @@ class _Loop:
 
     def __init__(self, worker: Worker, sinks: list[Sink]) -> None:
         self._worker, self._sinks = worker, sinks
-        self._received: Receiver = worker.receiver("results")
-        self._frames: Ring = worker.ring("frames")
-        self._open: Ledger | None = None
-        self._ledgers: list[Ledger] = []
-        self._latency: dict[tuple[str, str], Histogram] = {}
-        self._seen: dict[str, Seen] = {}
+        self._frames = worker.rings("frames")
+        self._in = Incoming(worker, "results", [self._frames])
+        self._open: dict[str, _Stream] = {}
+        self._closed: dict[str, Ledger] = {}
+        self._latency = dict.fromkeys(STAGES, Histogram())
+        self._compute: dict[str, Histogram] = {}
         self._told = 0.0
 
     def run(self) -> list[Ledger]:
         try:
-            while (message := self._received.receive()) is not None:
+            while (message := self._in.receive()) is not None:
+                self._obey()
                 if isinstance(message, StreamBegin):
-                    self._open = Ledger(message.info.stream)
-                    for sink in self._sinks:
-                        sink.open_stream(message.info)
+                    self._begin(message.info)
                 elif isinstance(message, ResultsPacket):
                     self._write(message)
-                elif isinstance(message, StreamEnd):
-                    self._close(message.ledger)
-                self._received.done()
+                elif isinstance(message, StreamEnd) and message.stream not in self._closed:
+                    self._close(message)
+                self._in.done()
+                self._tell()
         except PeerLostError:
-            if self._open is not None:
-                self._close(self._last_words(self._open))
-        return self._ledgers
+            reason = self._worker.await_wish(_LAST_WORD_SECONDS) or "a stage died"
+            for number, spec in enumerate(read_streams(self._worker.folder)):
+                if spec.stream in self._open:
+                    self._close(self._last_words(number, spec.stream, reason))
+        return list(self._closed.values())
 
-    def measured(self) -> list[Seen | Timing]:
-        """What was seen and measured so far."""
-        timings = [Timing(stage, taken, engine) for (stage, engine), taken in self._latency.items()]
-        return [*self._seen.values(), *timings]
-
-    def _measure(self, message: ResultsPacket) -> None:
-        stamp = message.frame.stamp
-        faces = sum(result.crop is not None for result in message.results)
-        self._seen[stamp.stream] = Seen(stamp.stream, stamp.epoch, faces)
-        # The sink has no time of its own in the rows; under its name goes the total.
-        taken = {("sink" if s == "total" else s, ""): ms for s, ms in message.results[0].latency_ms.items()}
-        taken |= {("infer", engine): ms for engine, ms in message.compute_ms.items()}
-        for key, ms in taken.items():
-            self._latency[key] = self._latency.get(key, Histogram()).plus(ms)
+    def _begin(self, info: StreamInfo) -> None:
+        if info.stream not in self._open:
+            self._open[info.stream] = _Stream(info.stream)
+            for sink in self._sinks:
+                sink.open_stream(info)
 
     def _write(self, message: ResultsPacket) -> None:
         image = message.frame.image
@@ -112,34 +162,54 @@ class _Loop:
             sink.write(frame, message.results)
         if image is not None:
             self._frames.release(image)
-        assert self._open is not None
-        self._open.delivered += 1
-        self._measure(message)
-        self._open.captured = max(self._open.captured, message.frame.stamp.seq + 1)
-        now = time.monotonic()
-        if now - self._told >= _TELL_EVERY_SECONDS:
-            self._told = now
-            for report in (replace(self._open), *self.measured()):
-                self._worker.report(report)
-            if stop_requested(self._sinks):
-                self._worker.report(Control("stop", "window closed", None))
+        self._open[frame.stamp.stream].arrived(message.frame, message.results)
+        for stage, name in _LATENCY_OF.items():
+            taken_ms = message.results[0].latency_ms.get(name)
+            if taken_ms is not None:
+                self._latency[stage] = self._latency[stage].plus(taken_ms)
+        for engine, taken_ms in message.compute_ms.items():
+            self._compute[engine] = self._compute.get(engine, Histogram()).plus(taken_ms)
 
-    def _close(self, ledger: Ledger) -> None:
-        assert self._open is not None
-        ledger.delivered = self._open.delivered
+    def _close(self, end: StreamEnd) -> None:
+        """Of a stream that never began, too: a live source that was never there has a ledger."""
+        ledger = self._open.pop(end.stream, _Stream(end.stream)).closed(end)
+        self._worker.take_time(_CLOSING_SECONDS)
         for sink in self._sinks:
             sink.close_stream(ledger)
-        self._ledgers.append(ledger)
-        self._open = None
+        self._closed[end.stream] = ledger
+        self._worker.report_soon(ledger)
 
-    def _last_words(self, known: Ledger) -> Ledger:
-        """The ledger of a stream whose stage died: what capture counted, as far as the supervisor knows."""
-        deadline = time.monotonic() + _LAST_WORD_SECONDS
-        while time.monotonic() < deadline:
-            control = self._worker.control(timeout_seconds=0.1)
-            if control is not None and control.verb == "stop":
-                ledger = control.ledger or known
-                ledger.ended = control.reason
-                return ledger
-        known.ended = "a stage died"
-        return known
+    def _last_words(self, number: int, stream: str, reason: str) -> StreamEnd:
+        """The end of a stream that is cut off: by the book that the capture kept."""
+        known = self._open[stream].ledger
+        book = read_book(self._worker.folder, number)
+        end = book or StreamEnd(stream, None, known.delivered, Ledger(stream, known.captured))
+        # What was lost on the way stays in flight: nobody knows which stage had it.
+        return replace(end, frames=0, ledger=replace(end.ledger, ended=end.ledger.ended or reason))
+
+    def _obey(self) -> None:
+        while self._worker.commands:
+            command = self._worker.commands.popleft()
+            if command.verb == "down":
+                for stream in self._open.values():
+                    stream.restarted = command.reason
+                    restarts = stream.ledger.restarts
+                    restarts[command.reason] = restarts.get(command.reason, 0) + 1
+
+    def timings(self) -> list[Timing]:
+        """What every stage and engine has taken so far."""
+        stages = [Timing(stage, latency) for stage, latency in self._latency.items()]
+        return stages + [Timing("infer", compute, engine) for engine, compute in self._compute.items()]
+
+    def _tell(self) -> None:
+        now = time.monotonic()
+        if now - self._told < _TELL_EVERY_SECONDS:
+            return
+        self._told = now
+        for stream, known in self._open.items():
+            self._worker.report(replace(known.ledger, dropped=dict(known.ledger.dropped)))
+            self._worker.report(Seen(stream, known.epoch, known.faces))
+        for timing in self.timings():
+            self._worker.report(timing)
+        if stop_requested(self._sinks):
+            self._worker.report(Control("stop", "window closed"))

@@ -14,7 +14,7 @@ import signal
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections import deque
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -25,37 +25,78 @@ import cv2
 from pipeline import log
 from pipeline.channels import Receiver, Sender
 from pipeline.config import RunConfig
-from pipeline.errors import AustreamError, PeerLostError
+from pipeline.errors import AustreamError, PeerLostError, TransportError
 from pipeline.messages import StreamInfo
-from pipeline.ring import Ring, RingSpec
-from pipeline.streams import HAND_OVERS, Control, Failure, Message, Ready
+from pipeline.ring import Ring, Rings, attach_ring
+from pipeline.streams import HAND_OVERS, Beat, Control, Failure, Message, Ready
 
 STAGES = ("capture", "face", "infer", "sink")
 ORPHAN_SECONDS = 3.0
 CONFIG_FILE, SETUP_FILE, NEUTRAL_FILE = "config.json", "setup.json", "neutral.npz"
+LIVES_FILE = "lives.json"
+LINKS = {"frames": ("capture", "face"), "faces": ("face", "infer"), "results": ("infer", "sink")}
+"""The channels between stages: who sends, who receives."""
+BEAT_SECONDS, PATIENCE_SECONDS = 0.25, 5.0
+"""How often a worker says that it is alive; without a word for so long it hangs."""
+_HEAR_EVERY_SECONDS = 0.01
 PARENT_GONE = "the supervisor is gone"
 
 
 class Worker:
-    """One stage's process, seen from inside."""
+    """One stage's process, seen from inside.
 
-    def __init__(self, stage: str, folder: Path) -> None:
-        self.stage, self.folder = stage, folder
+    Its loop calls `tick` at least every half second, idle or not: that is the heartbeat, and how the
+    supervisor's word arrives. Where a step may take longer, `take_time` says so first.
+    """
+
+    def __init__(self, stage: str, folder: Path, life: int = 0) -> None:
+        """life: how often this stage was started anew."""
+        self.stage, self.folder, self.life = stage, folder, life
         self.config = RunConfig.from_mapping(json.loads((folder / CONFIG_FILE).read_text()), "run")
         log.set_up(self.config.log_json)
-        index = STAGES.index(stage)
-        control = HAND_OVERS["control"]
+        control, reports = HAND_OVERS["control"], HAND_OVERS["reports"]
+        index = line_index(stage, life)
         self._control = Receiver(control.endpoint(folder, index), "control", control.credits)
-        self._reports = Sender(HAND_OVERS["reports"].endpoint(folder, index), "reports")
+        self._reports = Sender(reports.endpoint(folder, index), "reports")
         self._setup: dict[str, Any] = {}
-        self.last_control: Control | None = None
+        self._wish: str | None = None
+        self._started = False
+        self._patience_seconds, self._beat_at, self._heard_at = PATIENCE_SECONDS, 0.0, 0.0
+        self._unsaid: deque[Message] = deque(maxlen=64)
+        self.queued = 0
+        """Frames that wait here or are in work, for the supervisor to know."""
+        self.commands: deque[Control] = deque()
+        """What the supervisor has asked of this stage and the stage has not yet done."""
+        self.lives = dict.fromkeys(LINKS, 0)
+        """By channel between two stages: how often one of its ends was started anew."""
 
-    def report(self, message: Message) -> None:
-        """Tell the supervisor; nobody waits when it is gone or busy."""
+    def tick(self) -> None:
+        """Hear the supervisor, and let it know that this stage is alive."""
+        now = time.monotonic()
+        if now - self._heard_at < _HEAR_EVERY_SECONDS:
+            return
+        self._heard_at = now
+        self._hear(0.0)
+        while self._unsaid and self.report(self._unsaid[0]):
+            self._unsaid.popleft()
+        if now - self._beat_at >= BEAT_SECONDS:
+            self._beat(PATIENCE_SECONDS)
+
+    def take_time(self, seconds: float) -> None:
+        """The next step may take so long."""
+        self._beat(seconds)
+
+    def report(self, message: Message) -> bool:
+        """Tell the supervisor; nobody waits when it is gone or busy. Whether it was sent."""
         try:
-            self._reports.try_send(message)
+            return self._reports.try_send(message)
         except PeerLostError:
-            self.last_control = self.last_control or Control("stop", PARENT_GONE, None)
+            self._wish = self._wish or PARENT_GONE
+            return True
+
+    def report_soon(self, message: Message) -> None:
+        """Tell the supervisor as soon as it listens, without waiting for it."""
+        self._unsaid.append(message)
 
     def report_surely(self, message: Message) -> None:
         """Tell the supervisor, waiting until it listens."""
@@ -65,44 +106,51 @@ class Worker:
         """Tell the supervisor that this stage can go on, and what it found."""
         self._reports.send(Ready(self.stage, json.dumps(about)), timeout_seconds=10)
 
-    def fail(self, error: str, text: str = "", exit_code: int = 1) -> None:
-        """Tell the supervisor that this stage cannot go on."""
+    def fail(self, error: BaseException, text: str = "") -> None:
+        """Tell the supervisor that this stage cannot go on; `text`: the traceback of what is a bug."""
+        refused = isinstance(error, AustreamError) and not isinstance(error, TransportError)
+        kind = "lost a neighbour" if isinstance(error, PeerLostError) else "refused" if refused else "broken"
+        line = str(error) if isinstance(error, AustreamError) else f"{type(error).__name__}: {error}"
+        code = error.exit_code if isinstance(error, AustreamError) else 1
         try:
-            self._reports.send(Failure(self.stage, error, text, exit_code), timeout_seconds=1)
+            self._reports.send(Failure(self.stage, line, text, code, kind), timeout_seconds=1)  # type: ignore[arg-type]
         except AustreamError:
-            log.complain(text or error)
+            log.complain(text or line)
 
     def wait_for_start(self) -> bool:
         """Wait until the run begins; False when it is called off."""
-        while True:
-            control = self.control(timeout_seconds=0.2)
-            if control is not None and control.verb == "start":
-                self.last_control = None
-                self._setup = json.loads((self.folder / SETUP_FILE).read_text())
-                return True
-            if control is not None:
+        while not self._started:
+            self._hear(0.2)
+            if self._wish is not None:
                 return False
-
-    def control(self, timeout_seconds: float = 0.0) -> Control | None:
-        """The latest word of the supervisor; its being gone counts as the wish to stop."""
-        try:
-            message = self._control.receive(timeout_seconds)
-        except PeerLostError:
-            self.last_control = self.last_control or Control("stop", PARENT_GONE, None)
-            return self.last_control
-        if isinstance(message, Control):
-            self._control.done()
-            self.last_control = message
-        return self.last_control
+        self._setup = json.loads((self.folder / SETUP_FILE).read_text())
+        self._read_lives()
+        return True
 
     def wish(self) -> str | None:
-        """Why the run should stop, if it should."""
-        control = self.control()
-        return control.reason if control is not None and control.verb == "stop" else None
+        """Why the run should stop, if it should; its supervisor's being gone counts as the wish."""
+        self.tick()
+        return self._wish
 
-    @property
-    def stopping(self) -> Callable[[], bool]:
-        return lambda: self.wish() is not None
+    def await_wish(self, timeout_seconds: float) -> str | None:
+        """`wish`, waiting for one."""
+        deadline = time.monotonic() + timeout_seconds
+        while self._wish is None and time.monotonic() < deadline:
+            self._hear(0.1)
+        return self._wish
+
+    def await_life(self, link: str, life: int) -> int:
+        """Wait until the supervisor has started the other end of a channel anew: the channel's new life.
+
+        Raises:
+            PeerLostError: it will not.
+        """
+        while self.lives[link] == life:
+            self.tick()
+            if self._wish is not None or not self._setup["restarts"]:
+                raise PeerLostError(f"{link}: the process at the other end is gone")
+            time.sleep(_HEAR_EVERY_SECONDS)
+        return self.lives[link]
 
     @property
     def header(self) -> dict[str, Any]:
@@ -113,19 +161,55 @@ class Worker:
         return bool(self._setup["pixels_to_sink"])
 
     @property
-    def infos(self) -> list[StreamInfo]:
-        return [stream_info(entry) for entry in self._setup["infos"]]
+    def streams(self) -> list[str]:
+        """Names of the streams that the run began with."""
+        return list(self._setup["streams"])
 
     def ring(self, name: str) -> Ring:
-        entry = self._setup["rings"][f"{name}.0"]
-        return Ring(self.folder, RingSpec(**{**entry, "holders": tuple(entry["holders"])}), self.stage)
+        """The ring that this stage writes; nothing is held by an earlier life any more."""
+        ring = attach_ring(self.folder, name, self.stage)
+        if self.life:
+            ring.reclaim(self.stage)
+        return ring
 
-    def receiver(self, name: str) -> Receiver:
-        row = HAND_OVERS[name]
-        return Receiver(row.endpoint(self.folder), name, row.credits)
+    def rings(self, kind: str) -> Rings:
+        """The rings of a kind that others write; nothing is held by an earlier life any more."""
+        rings = Rings(self.folder, kind, self.stage)
+        if self.life:
+            rings.reclaim(self.stage)
+        return rings
 
-    def sender(self, name: str) -> Sender:
-        return Sender(HAND_OVERS[name].endpoint(self.folder), name)
+    def _hear(self, timeout_seconds: float) -> None:
+        try:
+            while isinstance(message := self._control.receive(timeout_seconds), Control):
+                self._control.done()
+                self._take(message)
+                timeout_seconds = 0.0
+        except PeerLostError:
+            self._wish = self._wish or PARENT_GONE
+
+    def _take(self, control: Control) -> None:
+        if control.verb == "start":
+            self._started = True
+        elif control.verb == "stop":
+            self._wish = self._wish or control.reason
+        elif control.verb == "links":
+            self._read_lives()
+        else:
+            self.commands.append(control)
+
+    def _read_lives(self) -> None:
+        self.lives = json.loads((self.folder / LIVES_FILE).read_text())
+
+    def _beat(self, patience_seconds: float) -> None:
+        # Where there is no room, the supervisor has beats enough that it has not yet heard.
+        self.report(Beat(self.stage, patience_seconds, self.queued))
+        self._beat_at = time.monotonic()
+
+
+def line_index(stage: str, life: int) -> int:
+    """Which of the sockets between supervisor and workers are those of this life of a stage."""
+    return STAGES.index(stage) + len(STAGES) * life
 
 
 def stream_info(entry: dict[str, Any]) -> StreamInfo:
@@ -137,24 +221,20 @@ def info_entry(info: StreamInfo) -> dict[str, Any]:
     return asdict(info)
 
 
-def work(stage: str, folder: Path) -> int:
+def work(stage: str, folder: Path, life: int = 0) -> int:
     """The process of one stage from beginning to end; its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     threading.Thread(target=_leave_when_orphaned, args=(parent, stage, folder), daemon=True).start()
     cv2.setNumThreads(1)  # the stages run side by side: a pool in each would only get in the others' way
-    worker = Worker(stage, folder)
+    worker = Worker(stage, folder, life)
     try:
         import_module(f"pipeline.stages.{stage}").run(worker)
-    except PeerLostError as error:
-        # A neighbour died first; the supervisor knows, and what the user needs is that one's traceback.
-        worker.fail(str(error))
-        return 1
     except AustreamError as error:
-        worker.fail(str(error), exit_code=error.exit_code)
+        worker.fail(error)
         return error.exit_code
     except Exception as error:
-        worker.fail(f"{type(error).__name__}: {error}", traceback.format_exc())
+        worker.fail(error, traceback.format_exc())
         return 1
     finally:
         if os.getppid() != parent and stage == "sink":

@@ -29,7 +29,9 @@ from pipeline.messages import (
 from pipeline.ring import PixelRef
 from pipeline.snapshot import Histogram
 from pipeline.streams import (
+    Beat,
     Control,
+    Event,
     FacesPacket,
     Failure,
     FramePacket,
@@ -103,6 +105,9 @@ ledgers = st.builds(
     count,
     st.dictionaries(word, count, max_size=3),
     word,
+    count,
+    st.dictionaries(word, count, max_size=3),
+    st.dictionaries(word, count, max_size=3),
 )
 infos = st.builds(StreamInfo, word, st.tuples(count, count), real, st.none() | count, st.booleans())
 faces = st.lists(st.tuples(crops, st.dictionaries(word, refs, max_size=3)), max_size=3).flatmap(
@@ -110,7 +115,6 @@ faces = st.lists(st.tuples(crops, st.dictionaries(word, refs, max_size=3)), max_
         FacesPacket, frames, st.just(tuple(c for c, _ in pairs)), st.just(tuple(p for _, p in pairs))
     )
 )
-histograms = st.builds(Histogram, st.lists(count, max_size=13).map(tuple), real, real)
 by_kind = {
     StreamBegin: st.builds(StreamBegin, infos),
     FramePacket: frames,
@@ -120,9 +124,13 @@ by_kind = {
     Ledger: ledgers,
     Failure: st.builds(Failure, exit_code=count),
     Ready: st.builds(Ready),
-    Control: st.builds(Control, ledger=st.none() | ledgers),
-    Seen: st.builds(Seen, epoch=count, faces=count),
-    Timing: st.builds(Timing, latency=histograms),
+    Control: st.builds(Control),
+    Beat: st.builds(Beat, word, real, count),
+    Event: st.builds(Event),
+    Seen: st.builds(Seen, word, count, count),
+    Timing: st.builds(
+        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real)
+    ),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
 relaxed = settings(deadline=None, suppress_health_check=list(HealthCheck))
@@ -230,6 +238,7 @@ def plain_frame(**changes: Any) -> list[Any]:
         1,
         ["frames", values["slot"], 1, 0, values["shape"]],
         values["latency"],
+        0,
     ]
 
 
@@ -275,7 +284,7 @@ def test_values_that_do_not_belong(change: dict[str, Any]) -> None:
         b"[]",
         b"\xff\xfe",
         b'["stop"]',
-        b'["stop","x","y"]',
+        b'["stop","x",1]',
         b'["stop",1]',
         b'["stop",1e999]',
         b'["stop",-Infinity]',

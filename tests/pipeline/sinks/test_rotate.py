@@ -150,8 +150,7 @@ def test_time_goes_by_the_clock_since_a_files_first_frame(tmp_path: Path) -> Non
     clock = Clock()
     sink = RotatingSink(
         tmp_path / "r.jsonl",
-        lambda path, streams, _: JsonlSink(path, HEADER, streams),
-        ["a"],
+        lambda path, _: JsonlSink(path, HEADER),
         Rotation(seconds=60),
         clock,
     )
@@ -184,8 +183,7 @@ def test_a_stream_that_ends_early_has_its_ledger_where_it_ended(tmp_path: Path) 
     clock = Clock()
     sink = RotatingSink(
         tmp_path / "r.jsonl",
-        lambda path, streams, _: JsonlSink(path, HEADER, streams),
-        ["a", "b"],
+        lambda path, _: JsonlSink(path, HEADER),
         Rotation(seconds=10),
         clock,
     )

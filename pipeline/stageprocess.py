@@ -1,0 +1,133 @@
+"""One worker process as the supervisor sees it: the lines to it, and what it has said."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from pipeline.channels import Receiver, Sender
+from pipeline.errors import PeerLostError, RunError
+from pipeline.messages import Ledger
+from pipeline.snapshot import Histogram
+from pipeline.stages.worker import PATIENCE_SECONDS, line_index
+from pipeline.streams import HAND_OVERS, Beat, Control, Event, Failure, Ready, Seen, Timing
+
+_ROOT = Path(__file__).parents[1]
+
+
+class StageError(RunError):
+    """A stage died or failed; its traceback, if it had one, is in `traceback`."""
+
+    def __init__(self, message: str, traceback: str = "", exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.traceback = traceback
+        self.exit_code = exit_code
+
+
+class StageProcess:
+    """A worker, from its start to its end. `life`: how often its stage was started anew before."""
+
+    def __init__(self, name: str, folder: Path, life: int = 0) -> None:
+        self.name, self.life = name, life
+        reports, index = HAND_OVERS["reports"], line_index(name, life)
+        self._reports = Receiver(reports.endpoint(folder, index), "reports", reports.credits)
+        self._control = Sender(HAND_OVERS["control"].endpoint(folder, index), "control")
+        environment = dict(os.environ)
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
+        )
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "pipeline.stages", name, str(folder), str(life)],
+            stdin=subprocess.DEVNULL,
+            env=environment,
+        )
+        self.began_seconds = time.monotonic()
+        self.started = False
+        """Told to start: from then on it must give heartbeats."""
+        self.hung = False
+        self.ready: list[dict[str, Any]] = []
+        self.failure: Failure | None = None
+        self.ledgers: dict[str, Ledger] = {}
+        self.events: list[Event] = []
+        self.seen: dict[str, Seen] = {}
+        self.timings: dict[tuple[str, str], Histogram] = {}
+        """By stage and engine; the engine is empty for the whole stage."""
+        self.queued = 0
+        self.wish: str | None = None
+        self._heard_seconds = time.monotonic()
+        self._patience_seconds = PATIENCE_SECONDS
+
+    @property
+    def alive(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def failed(self) -> bool:
+        """Whether it is dead and had not come to its end."""
+        return not self.alive and self.process.returncode != 0
+
+    @property
+    def hangs(self) -> bool:
+        """Whether it is at work and has said nothing for too long; call `listen` first."""
+        silent_seconds = time.monotonic() - self._heard_seconds
+        return self.started and self.alive and silent_seconds > self._patience_seconds
+
+    def listen(self) -> None:
+        """Take in what the worker has reported."""
+        # A process that is gone is no error here; poll() tells.
+        with contextlib.suppress(PeerLostError):
+            while (message := self._reports.receive(0)) is not None:
+                if isinstance(message, Ready):
+                    self.ready.append(json.loads(message.about))
+                elif isinstance(message, Beat):
+                    self._heard_seconds, self._patience_seconds = time.monotonic(), message.patience_seconds
+                    self.queued = message.queued
+                elif isinstance(message, Failure):
+                    self.failure = self.failure or message
+                elif isinstance(message, Ledger):
+                    self.ledgers[message.stream] = message
+                elif isinstance(message, Event):
+                    self.events.append(message)
+                elif isinstance(message, Seen):
+                    self.seen[message.stream] = message
+                elif isinstance(message, Timing):
+                    self.timings[message.stage, message.engine] = message.latency
+                elif isinstance(message, Control):
+                    self.wish = message.reason
+                self._reports.done()
+
+    def tell(self, verb: str, reason: str = "", stream: str = "") -> None:
+        if verb == "start":
+            self.started, self._heard_seconds = True, time.monotonic()
+        with contextlib.suppress(PeerLostError):
+            self._control.try_send(Control(verb, reason, stream))  # type: ignore[arg-type]
+
+    def error(self) -> StageError:
+        """What to tell the user about its end."""
+        failure = self.failure
+        if failure is None:
+            return StageError(
+                f"the {self.name} stage died ({self.how_it_ended()}); "
+                "its files were closed as far as they went"
+            )
+        if failure.traceback:
+            return StageError(f"the {self.name} stage failed: {failure.error}", failure.traceback)
+        return StageError(failure.error, exit_code=failure.exit_code)
+
+    def how_it_ended(self) -> str:
+        code = self.process.returncode
+        if self.hung:
+            return f"it hung: no word for {self._patience_seconds:g} s"
+        if self.failure is not None:
+            return self.failure.error
+        return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
+
+    def close(self) -> None:
+        self._reports.close()
+        self._control.close()
