@@ -20,6 +20,9 @@ from pipeline.streams import HAND_OVERS, Beat, Control, Event, Failure, Ready, S
 
 _ROOT = Path(__file__).parents[1]
 
+_STARVED = 6
+"""How many times as long a process may be silent that wants a processor."""
+
 
 class StageError(RunError):
     """A stage died or failed; its traceback, if it had one, is in `traceback`."""
@@ -74,9 +77,15 @@ class StageProcess:
 
     @property
     def hangs(self) -> bool:
-        """Whether it is at work and has said nothing for too long; call `listen` first."""
+        """Whether it is at work and has said nothing for too long; call `listen` first.
+
+        One that wants a processor and gets none is given more time: a machine too busy is no reason to do
+        the work again. One that spins is found so, too, only later.
+        """
         silent_seconds = time.monotonic() - self._heard_seconds
-        return self.started and self.alive and silent_seconds > self._patience_seconds
+        if not self.started or silent_seconds <= self._patience_seconds or not self.alive:
+            return False
+        return silent_seconds > _STARVED * self._patience_seconds or not _wants_a_processor(self.process.pid)
 
     def listen(self) -> None:
         """Take in what the worker has reported."""
@@ -131,3 +140,12 @@ class StageProcess:
     def close(self) -> None:
         self._reports.close()
         self._control.close()
+
+
+def _wants_a_processor(pid: int) -> bool:
+    """Whether a thread of the process could run now, as Linux tells; elsewhere False."""
+    for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rsplit(")", 1)[1].split()[0] == "R":
+                return True
+    return False

@@ -60,6 +60,8 @@ class _Feed:
     lane: Lane
     info: StreamInfo | None
     """None: a live source that is not yet there."""
+    live: bool
+    """Read by `live_frames`; otherwise a file, also one that is played as if it were live."""
     failure: str = ""
     """Why a live source was not there at first."""
 
@@ -101,6 +103,10 @@ class _Feeds:
     def lanes(self) -> list[Lane]:
         return [feed.lane for feed in self._all]
 
+    def is_live(self, stream: str) -> bool:
+        """Whether a stream is there from the start; a file's begins when its turn comes."""
+        return any(feed.live and feed.spec.stream == stream for feed in self._all)
+
     def plan(self, number: int, spec: SourceSpec, added: bool = False) -> Lane | None:
         """Look at a source, if it is not live, and make its lane; None when it has ended in an earlier life.
 
@@ -122,7 +128,7 @@ class _Feeds:
         keeps_up = live if self._config.live is None else self._config.live
         book = Book(self._folder, number)
         lane = Lane(spec.stream, keeps_up, live or keeps_up, book.write, self.ring_bell, before)
-        self._all.append(_Feed(spec, lane, None if live else info))
+        self._all.append(_Feed(spec, lane, None if live else info, live))
         return lane
 
     def begin(self, live: bool) -> None:
@@ -131,7 +137,7 @@ class _Feeds:
             self._started.set()
         queues: dict[object, list[_Feed]] = {}
         for feed in self._all:
-            if feed.spec.stream not in self._begun and (feed.info is None) == live:
+            if feed.spec.stream not in self._begun and feed.live == live:
                 # What keeps up goes side by side, but for the files of one glob.
                 key = id(feed) if live else feed.spec.argument if feed.lane.keeps_up else None
                 queues.setdefault(key, []).append(feed)
@@ -179,7 +185,7 @@ class _Feeds:
         lane, config = feed.lane, self._config
         counted, first_epoch, first_seq = lane.counts(), lane.first_epoch, lane.counts().captured
         try:
-            if feed.info is None:
+            if feed.live:
                 told = Ledger(lane.stream)
                 items = live_frames(
                     feed.spec,
@@ -328,12 +334,11 @@ class _Loop:
         if self._feeds.broken is not None:
             raise self._feeds.broken
         if (wish := self._worker.wish()) is not None:
-            self._lanes = [lane for lane in self._lanes if lane.live or lane.stream in self._begun]
+            self._forget_unread()
             for lane in self._lanes:
                 lane.close(wish)
         elif self._feeds.refused is not None:
-            # As far as files go, the run is over.
-            self._lanes = [lane for lane in self._lanes if lane.live or lane.stream in self._begun]
+            self._forget_unread()  # as far as files go, the run is over
         while self._worker.commands:
             command = self._worker.commands.popleft()
             for lane in self._lanes:
@@ -343,6 +348,10 @@ class _Loop:
                     lane.close("removed")
             if command.verb == "add":
                 self._add()
+
+    def _forget_unread(self) -> None:
+        begun, live = self._begun, self._feeds.is_live
+        self._lanes = [lane for lane in self._lanes if lane.stream in begun or live(lane.stream)]
 
     def _add(self) -> None:
         specs = read_streams(self._worker.folder)

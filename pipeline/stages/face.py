@@ -18,6 +18,9 @@ from pipeline.stages.worker import NEUTRAL_FILE, Worker
 from pipeline.streams import FacesPacket, FramePacket, StreamBegin, StreamEnd
 from pipeline.tracking import FaceTracker
 
+_TRACKER_SECONDS = 30.0
+"""Patience that a new tracker, which takes a quarter of a second, asks for on a busy machine."""
+
 
 def run(worker: Worker) -> None:
     config = worker.config
@@ -57,6 +60,7 @@ class _Loop:
     def _begin(self, message: StreamBegin) -> None:
         stream, config = message.info.stream, self._worker.config
         if stream not in self._stages:
+            self._worker.take_time(_TRACKER_SECONDS)
             tracker, self._spare_tracker = self._spare_tracker or FaceTracker(config.max_faces), None
             tracker.count_from(self._ids.given(stream))
             self._stages[stream] = FaceStage(

@@ -39,6 +39,7 @@ LINKS = {"frames": ("capture", "face"), "faces": ("face", "infer"), "results": (
 BEAT_SECONDS, PATIENCE_SECONDS = 0.25, 5.0
 """How often a worker says that it is alive; without a word for so long it hangs."""
 _HEAR_EVERY_SECONDS = 0.01
+_LEAVING_SECONDS = 60.0
 PARENT_GONE = "the supervisor is gone"
 
 
@@ -230,6 +231,7 @@ def work(stage: str, folder: Path, life: int = 0) -> int:
     worker = Worker(stage, folder, life)
     try:
         import_module(f"pipeline.stages.{stage}").run(worker)
+        worker.take_time(_LEAVING_SECONDS)
     except AustreamError as error:
         worker.fail(error)
         return error.exit_code

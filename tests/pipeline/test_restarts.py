@@ -1,0 +1,104 @@
+"""Stages that die or hang in a live run are started anew; what was lost is counted; nothing is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from live_runs import in_shared_memory, live_run, rows_of, slow_copy, until
+
+from pipeline.supervisor import MOST_RESTARTS
+
+
+@pytest.fixture(scope="module")
+def clip(real_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return slow_copy(real_clip, tmp_path_factory.mktemp("clips") / "slow.mkv", 4)
+
+
+def endless(clip: Path) -> list[str]:
+    return ["--source", str(clip), "--live", "--loop", "--duration", "3600"]
+
+
+def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
+    clip: Path, tmp_path: Path
+) -> None:
+    before = in_shared_memory()
+    blows = [("face", signal.SIGKILL), ("infer", signal.SIGKILL), ("capture", signal.SIGKILL)]
+    blows += [("infer", signal.SIGSTOP)]
+    pids = set()
+    with live_run(tmp_path / "r.jsonl", *endless(clip), *endless(clip)[:2]) as run:
+        assert run.goes_on(), run.errors
+        for number, (stage, blow) in enumerate(blows, 1):
+            workers = run.workers()
+            pids |= set(workers.values())
+            os.kill(workers[stage], blow)
+            assert until(lambda n=number: run.said("is at work again") == n), run.errors
+            assert run.goes_on(), run.errors
+            now = run.workers()
+            assert now.pop(stage) != workers.pop(stage)
+            assert now == workers  # the neighbours are the same processes as before
+        code = run.stop()
+    assert code == 130, run.errors
+    assert in_shared_memory() <= before
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert run.said("killed by signal 9") == 3
+    assert run.said("it hung: no word for 5 s") == 1
+    for ledger in run.ledgers().values():
+        assert ledger["balanced"], ledger
+        assert ledger["restarts"] == {"face": 1, "infer": 2, "capture": 1}
+        assert ledger["ended"] == "interrupted"
+    check_rows(tmp_path / "r.jsonl")
+
+
+def check_rows(path: Path) -> None:
+    """Rows of each stream: numbers rise, epochs rise, ids are not used again after the face stage's death,
+    and the ledger's count of rows is theirs."""
+    rows = [row for row in rows_of(path) if row["type"] == "result"]
+    for stream in {row["stream"] for row in rows}:
+        mine = [row for row in rows if row["stream"] == stream]
+        frames = [row["frame"] for row in mine]
+        epochs = [row["epoch"] for row in mine]
+        assert frames == sorted(set(frames))
+        assert epochs == sorted(epochs)
+        assert len(set(epochs)) >= 4
+        faces_of: dict[int, set[int]] = {}
+        for row in mine:
+            if row["face"] is not None:
+                faces_of.setdefault(row["epoch"], set()).add(row["face"])
+        assert min(faces_of[max(faces_of)]) > max(faces_of[min(faces_of)])
+        ledger = next(row for row in rows_of(path) if row["type"] == "ledger" and row["stream"] == stream)
+        assert ledger["delivered"] == len(mine)
+
+
+def test_a_stage_that_dies_again_and_again_ends_the_run_with_one_clear_line(
+    clip: Path, tmp_path: Path
+) -> None:
+    before = in_shared_memory()
+    with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
+        assert run.goes_on(), run.errors
+        dead = None
+        for _ in range(MOST_RESTARTS + 1):
+            # At once, while it starts: that is a death as any other.
+            assert until(lambda d=dead: run.workers().get("face", d) != d), run.errors
+            dead = run.workers()["face"]
+            os.kill(dead, signal.SIGKILL)
+        code = run.wait()
+    assert code == 1
+    assert f"the face stage died {MOST_RESTARTS + 1} times within 60 s" in run.errors[-1], run.errors
+    assert "Traceback" not in "".join(run.errors)
+    assert in_shared_memory() <= before
+    (ledger,) = run.ledgers().values()
+    assert ledger["ended"] == "the face stage failed"
+    assert ledger["restarts"] == {"face": MOST_RESTARTS}
+
+
+def test_a_dead_sink_ends_a_live_run(clip: Path, tmp_path: Path) -> None:
+    before = in_shared_memory()
+    with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
+        assert run.goes_on(), run.errors
+        os.kill(run.workers()["sink"], signal.SIGKILL)
+        assert run.wait() == 1
+    assert "the sink stage died (killed by signal 9)" in run.errors[-1]
+    assert in_shared_memory() <= before
