@@ -11,7 +11,7 @@ from typing import Any
 from pipeline import neutral, profile, sources
 from pipeline.capture import captured_frames
 from pipeline.config import DEFAULT_ENGINES, RunConfig
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, UsageError
 from pipeline.faces import FaceStage, Wanted, neutral_from_photo
 from pipeline.header import engine_entry, header_row
 from pipeline.inference import InferStage, load_engines
@@ -90,6 +90,7 @@ class Run:
     def frames(self) -> Iterator[tuple[Frame, list[AUResult]]]:
         """Every frame with its results, after the sinks have taken them."""
         try:
+            self._refuse_side_by_side()
             lost: SourceError | None = None
             for spec, info in zip(self._specs, self.infos, strict=True):
                 ledger = Ledger(info.stream)
@@ -111,6 +112,14 @@ class Run:
             raise
         if lost:
             raise lost
+
+    def _refuse_side_by_side(self) -> None:
+        live = [info.stream for info in self.infos if info.live]
+        if live and len(self.infos) > 1:
+            raise UsageError(
+                f"--inline reads one source after another, and {live[0]} has no end; leave out --inline, or "
+                "give it one live source alone"
+            )
 
     def _stream(
         self, spec: SourceSpec, info: StreamInfo, ledger: Ledger

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from pipeline.channels import Receiver, Sender
 from pipeline.errors import PeerLostError, RunError
 from pipeline.messages import Ledger
 from pipeline.snapshot import Histogram
-from pipeline.stages.worker import PATIENCE_SECONDS, line_index
+from pipeline.stages.worker import line_index, patience_seconds
 from pipeline.streams import HAND_OVERS, Beat, Control, Event, Failure, Ready, Seen, Timing
 
 _ROOT = Path(__file__).parents[1]
@@ -63,8 +64,9 @@ class StageProcess:
         """By stage and engine; the engine is empty for the whole stage."""
         self.queued = 0
         self.wish: str | None = None
+        self._untold: deque[Control] = deque()
         self._heard_seconds = time.monotonic()
-        self._patience_seconds = PATIENCE_SECONDS
+        self._patience_seconds = patience_seconds(name)
 
     @property
     def alive(self) -> bool:
@@ -88,7 +90,8 @@ class StageProcess:
         return silent_seconds > _STARVED * self._patience_seconds or not _wants_a_processor(self.process.pid)
 
     def listen(self) -> None:
-        """Take in what the worker has reported."""
+        """Take in what the worker has reported, and send what it could not yet take."""
+        self._speak()
         # A process that is gone is no error here; poll() tells.
         with contextlib.suppress(PeerLostError):
             while (message := self._reports.receive(0)) is not None:
@@ -112,10 +115,16 @@ class StageProcess:
                 self._reports.done()
 
     def tell(self, verb: str, reason: str = "", stream: str = "") -> None:
+        """Send word, now or as soon as the worker takes it."""
         if verb == "start":
             self.started, self._heard_seconds = True, time.monotonic()
+        self._untold.append(Control(verb, reason, stream))  # type: ignore[arg-type]
+        self._speak()
+
+    def _speak(self) -> None:
         with contextlib.suppress(PeerLostError):
-            self._control.try_send(Control(verb, reason, stream))  # type: ignore[arg-type]
+            while self._untold and self._control.try_send(self._untold[0]):
+                self._untold.popleft()
 
     def error(self) -> StageError:
         """What to tell the user about its end."""

@@ -142,6 +142,7 @@ class _Loop:
                 self._in.done()
                 self._tell()
         except PeerLostError:
+            self._obey()
             reason = self._worker.await_wish(_LAST_WORD_SECONDS) or "a stage died"
             for number, spec in enumerate(read_streams(self._worker.folder)):
                 if spec.stream in self._open:

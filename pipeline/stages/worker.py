@@ -36,8 +36,11 @@ CONFIG_FILE, SETUP_FILE, NEUTRAL_FILE = "config.json", "setup.json", "neutral.np
 LIVES_FILE = "lives.json"
 LINKS = {"frames": ("capture", "face"), "faces": ("face", "infer"), "results": ("infer", "sink")}
 """The channels between stages: who sends, who receives."""
-BEAT_SECONDS, PATIENCE_SECONDS = 0.25, 5.0
-"""How often a worker says that it is alive; without a word for so long it hangs."""
+BEAT_SECONDS = 0.25
+"""How often a worker says that it is alive."""
+_PATIENCE_SECONDS, _SINK_PATIENCE_SECONDS = 5.0, 30.0
+"""A worker that says nothing for so long hangs. A sink may wait for a disk, and its death ends the run."""
+_BEGINNING_SECONDS = 60.0
 _HEAR_EVERY_SECONDS = 0.01
 _LEAVING_SECONDS = 60.0
 PARENT_GONE = "the supervisor is gone"
@@ -62,7 +65,7 @@ class Worker:
         self._setup: dict[str, Any] = {}
         self._wish: str | None = None
         self._started = False
-        self._patience_seconds, self._beat_at, self._heard_at = PATIENCE_SECONDS, 0.0, 0.0
+        self._beat_at = self._heard_at = 0.0
         self._unsaid: deque[Message] = deque(maxlen=64)
         self.queued = 0
         """Frames that wait here or are in work, for the supervisor to know."""
@@ -81,7 +84,7 @@ class Worker:
         while self._unsaid and self.report(self._unsaid[0]):
             self._unsaid.popleft()
         if now - self._beat_at >= BEAT_SECONDS:
-            self._beat(PATIENCE_SECONDS)
+            self._beat(patience_seconds(self.stage))
 
     def take_time(self, seconds: float) -> None:
         """The next step may take so long."""
@@ -124,6 +127,7 @@ class Worker:
             self._hear(0.2)
             if self._wish is not None:
                 return False
+        self.take_time(_BEGINNING_SECONDS)
         self._setup = json.loads((self.folder / SETUP_FILE).read_text())
         self._read_lives()
         return True
@@ -206,6 +210,11 @@ class Worker:
         # Where there is no room, the supervisor has beats enough that it has not yet heard.
         self.report(Beat(self.stage, patience_seconds, self.queued))
         self._beat_at = time.monotonic()
+
+
+def patience_seconds(stage: str) -> float:
+    """How long a stage may say nothing before it counts as hung."""
+    return _SINK_PATIENCE_SECONDS if stage == "sink" else _PATIENCE_SECONDS
 
 
 def line_index(stage: str, life: int) -> int:

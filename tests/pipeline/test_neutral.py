@@ -219,3 +219,51 @@ def test_neutral_is_parsed(tmp_path: Path) -> None:
     photo = tmp_path / "me.png"
     cv2.imwrite(str(photo), np.zeros((4, 4, 3), np.uint8))
     assert parse_policy(str(photo)) == photo
+
+
+SMILE = replace(AVERAGE, corner_lift=0.12, mouth_width=0.75)
+
+
+def observe(keeper: NeutralKeeper, face: int, seconds: float, geometry: Geometry, value: int):
+    """One frame of a face; its state and neutral."""
+    picture = np.full((224, 224, 3), value, np.uint8)
+    return keeper.update(face, True, seconds, picture, LANDMARKS_AT_REST, geometry, STRAIGHT, SHARP)
+
+
+def test_a_person_who_comes_back_keeps_the_neutral_and_it_is_refined_as_before() -> None:
+    keeper = NeutralKeeper(NeutralPolicy("auto"))
+    for i in range(10):
+        state, before = observe(keeper, 0, i * 0.3, AVERAGE, value=100)
+    assert state == "automatic"
+    keeper.new_epoch()
+    keeper.carry(0, 4, shift_seconds=-1000.0)  # the feed's clock began anew
+    state, held = observe(keeper, 4, 2.9 - 1000.0 + 0.2, AVERAGE, value=100)
+    assert state == "automatic"
+    assert held is not None
+    assert before is not None
+    np.testing.assert_array_equal(held.image_bgr, before.image_bgr)
+    for i in range(12):
+        state, held = observe(keeper, 4, -990.0 + i * 0.3, AVERAGE, value=100)
+    assert state == "automatic"
+    assert held is not None
+
+
+def test_who_has_no_neutral_has_none_to_keep() -> None:
+    keeper = NeutralKeeper(NeutralPolicy("auto"))
+    keeper.carry(0, 1, 0.0)
+    assert observe(keeper, 1, 0.0, AVERAGE, value=1) == ("estimating", None)
+
+
+def test_the_button_makes_the_next_second_neutral_for_who_is_in_view() -> None:
+    keeper = NeutralKeeper(NeutralPolicy("auto"))
+    assert observe(keeper, 0, 0.0, SMILE, value=10)[0] == "estimating"
+    keeper.take_now()
+    for i in range(10):
+        assert observe(keeper, 0, 1.0 + i * 0.1, SMILE, value=77)[0] == "estimating"
+    state, held = observe(keeper, 0, 2.05, SMILE, value=200)
+    assert state == "given"
+    assert held is not None
+    assert (held.image_bgr == 77).all()
+    for i in range(10):  # what is gathered later does not push it out
+        assert observe(keeper, 0, 3.0 + i * 0.3, AVERAGE, value=5) == ("given", held)
+    assert observe(keeper, 1, 9.0, AVERAGE, value=5)[0] == "estimating"  # who comes later was not meant
