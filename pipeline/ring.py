@@ -301,12 +301,12 @@ def attach_ring(folder: Path, name: str, holder: str | None) -> Ring:
     try:
         with open(folder / name, "rb") as file:
             magic, slots, slot_bytes, holders, name_bytes = _HEADER.unpack(file.read(_HEADER.size))
+            if magic != _MAGIC:
+                raise RunError(f"ring {folder / name}: not a ring of this version")
             file.seek(_HEADER.size + slots * (8 + holders))
             names = file.read(name_bytes).decode()
     except (OSError, struct.error) as error:
         raise RunError(f"ring {folder / name}: cannot be read ({error}); is the run over?") from error
-    if magic != _MAGIC:
-        raise RunError(f"ring {folder / name}: not a ring of this version")
     return Ring(folder, RingSpec(name, slots, slot_bytes, tuple(names.split())), holder)
 
 

@@ -61,7 +61,7 @@ class StageProcess:
         self.events: list[Event] = []
         self.seen: dict[str, Seen] = {}
         self.timings: dict[tuple[str, str], Histogram] = {}
-        """By stage and engine; the engine is empty for the whole stage."""
+        """By stage and engine, "" for the stage as a whole."""
         self.queued = 0
         self.wish: str | None = None
         self._untold: deque[Control] = deque()

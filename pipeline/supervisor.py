@@ -70,8 +70,13 @@ class StreamedRun:
         log: Callable[[str], object] = _ignore,
         show: Callable[[RunSnapshot], object] = _ignore,
     ) -> None:
-        """log: told in one line what befalls the feeds and the stages. show: gets a snapshot several times a
-        second, from the start of the stages on."""
+        """
+        Args:
+            stop: says why the run is to end, once it is.
+            rendering: told (done, total) while the demo clip is rendered for the first time.
+            log: told in one line what befalls the feeds and the stages.
+            show: gets a snapshot several times a second, from the start of the stages on.
+        """
         self.config, self._stop, self._log, self._show = config, stop, log, show
         self.infos: list[StreamInfo] = []
         self.engines: list[dict[str, Any]] = []
@@ -341,8 +346,6 @@ class StreamedRun:
             )
             for name, stage in self._stages.items()
         )
-        uptime_seconds = self._snapshot_seconds - self._began_seconds
-        ready = all(stage.running for stage in stages)
         engines = tuple(
             EngineSnapshot(
                 *(entry["name"], entry["backend"], entry["precision"], entry["trained"]),
@@ -350,6 +353,8 @@ class StreamedRun:
             )
             for entry in self.engines
         )
+        uptime_seconds = self._snapshot_seconds - self._began_seconds
+        ready = all(stage.running for stage in stages)
         self._snapshot = RunSnapshot(uptime_seconds, ready, tuple(streams), stages, engines)
         self._show(self._snapshot)
         return self._snapshot
@@ -365,7 +370,6 @@ class StreamedRun:
         done = next((about for about in sink.ready if "paths" in about), None)
         self.paths = [Path(path) for path in done["paths"]] if done else []
         self.ledgers = list(sink.ledgers.values()) or list(self._stages["capture"].ledgers.values())
-        self._look_now()
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
         complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
         if complaint is not None and complaint is self._too_often:
@@ -412,6 +416,7 @@ class StreamedRun:
         deadline = time.monotonic() + _START_SECONDS
         while not stage.ready:
             self._listen()
+            self._look()
             if (death := self._first_death()) is not None:
                 time.sleep(0.05)
                 self._listen()

@@ -18,7 +18,7 @@ from pipeline.sinks.base import Sink
 from pipeline.snapshot import Histogram
 from pipeline.sources import read_streams
 from pipeline.stages.links import Incoming
-from pipeline.stages.worker import STAGES, Worker
+from pipeline.stages.worker import Worker
 from pipeline.streams import (
     Control,
     FramePacket,
@@ -33,7 +33,6 @@ _TELL_EVERY_SECONDS = 0.25
 _LAST_WORD_SECONDS = 2.0
 _CLOSING_SECONDS = 600.0
 """How long it may take to make files whole: a long video's index is put in front of its pictures."""
-_LATENCY_OF = {"capture": "capture", "face": "face", "infer": "infer", "sink": "total"}
 _NO_PIXELS: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
 
 
@@ -54,8 +53,7 @@ def run(worker: Worker) -> None:
     )
     try:
         worker.ready()
-        loop = _Loop(worker, sinks)
-        ledgers = loop.run()
+        ledgers = _Loop(worker, sinks).run()
         if not ledgers or (worker.wish() is not None and not any(x.delivered for x in ledgers)):
             for sink in sinks:  # it ended before anything was written
                 sink.abort()
@@ -68,8 +66,6 @@ def run(worker: Worker) -> None:
         raise
     for ledger in ledgers:
         worker.report_surely(ledger)
-    for timing in loop.timings():
-        worker.report_surely(timing)
     worker.ready(paths=paths)
 
 
@@ -125,8 +121,7 @@ class _Loop:
         self._in = Incoming(worker, "results", [self._frames])
         self._open: dict[str, _Stream] = {}
         self._closed: dict[str, Ledger] = {}
-        self._latency = dict.fromkeys(STAGES, Histogram())
-        self._compute: dict[str, Histogram] = {}
+        self._latency: dict[tuple[str, str], Histogram] = {}
         self._told = 0.0
 
     def run(self) -> list[Ledger]:
@@ -164,12 +159,11 @@ class _Loop:
         if image is not None:
             self._frames.release(image)
         self._open[frame.stamp.stream].arrived(message.frame, message.results)
-        for stage, name in _LATENCY_OF.items():
-            taken_ms = message.results[0].latency_ms.get(name)
-            if taken_ms is not None:
-                self._latency[stage] = self._latency[stage].plus(taken_ms)
-        for engine, taken_ms in message.compute_ms.items():
-            self._compute[engine] = self._compute.get(engine, Histogram()).plus(taken_ms)
+        # The sink has no time of its own in the rows; under its name goes the total.
+        taken = {("sink" if s == "total" else s, ""): ms for s, ms in message.results[0].latency_ms.items()}
+        taken |= {("infer", engine): ms for engine, ms in message.compute_ms.items()}
+        for key, taken_ms in taken.items():
+            self._latency[key] = self._latency.get(key, Histogram()).plus(taken_ms)
 
     def _close(self, end: StreamEnd) -> None:
         """Of a stream that never began, too: a live source that was never there has a ledger."""
@@ -197,11 +191,6 @@ class _Loop:
                     restarts = stream.ledger.restarts
                     restarts[command.reason] = restarts.get(command.reason, 0) + 1
 
-    def timings(self) -> list[Timing]:
-        """What every stage and engine has taken so far."""
-        stages = [Timing(stage, latency) for stage, latency in self._latency.items()]
-        return stages + [Timing("infer", compute, engine) for engine, compute in self._compute.items()]
-
     def _tell(self) -> None:
         now = time.monotonic()
         if now - self._told < _TELL_EVERY_SECONDS:
@@ -210,7 +199,7 @@ class _Loop:
         for stream, known in self._open.items():
             self._worker.report(replace(known.ledger, dropped=dict(known.ledger.dropped)))
             self._worker.report(Seen(stream, known.epoch, known.faces))
-        for timing in self.timings():
-            self._worker.report(timing)
+        for (stage, engine), latency in self._latency.items():
+            self._worker.report(Timing(stage, latency, engine))
         if stop_requested(self._sinks):
             self._worker.report(Control("stop", "window closed"))

@@ -19,7 +19,7 @@ import av
 import cv2
 import numpy as np
 
-from pipeline.ring import shared_memory_folder
+from pipeline.ctl import running_instances
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 180.0
@@ -50,10 +50,6 @@ def until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
 
 def rows_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def in_shared_memory() -> set[str]:
-    return {p.name for p in shared_memory_folder().glob("*austream-*")}
 
 
 class LiveRun:
@@ -100,6 +96,10 @@ class LiveRun:
             self.process.poll() is None
         )
 
+    def folder(self) -> Path:
+        """Its private directory in shared memory."""
+        return running_instances()[self.process.pid].parent
+
     def workers(self) -> dict[str, int]:
         """Pids by stage."""
         found: dict[str, int] = {}
@@ -142,7 +142,8 @@ def live_run(out: Path, *arguments: str) -> Iterator[LiveRun]:
 
 @contextmanager
 def http_camera(rate_hz: float = 4.0) -> Iterator[str]:
-    """The address of a camera that sends JPEGs over HTTP without an end."""
+    """The address of a camera that sends JPEGs over HTTP without an end; of 128×96 pixels, and of 1024×768
+    from the 12th on."""
     done = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
@@ -153,7 +154,8 @@ def http_camera(rate_hz: float = 4.0) -> Iterator[str]:
             number = 0
             while not done.wait(1.0 / rate_hz):
                 number += 1
-                picture = np.full((96, 128, 3), 40 + number % 100, np.uint8)
+                scale = 1 if number < 12 else 8
+                picture = np.full((96 * scale, 128 * scale, 3), 40 + number % 100, np.uint8)
                 jpeg = cv2.imencode(".jpg", picture)[1].tobytes()
                 head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
                 try:

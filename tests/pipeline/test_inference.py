@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 from engines.runtime import load_engine
 from engines.sliding import load_sliding
 from engines.spec import CropSpec, EngineSpec
-from pipeline.inference import InferStage
-from pipeline.messages import FaceCrop, Geometry, HeadPose, Ledger, Quality, Stamp
+from pipeline.inference import InferStage, Pending
+from pipeline.messages import AUResult, FaceCrop, Geometry, HeadPose, Ledger, Quality, Stamp
 
 
 class CountingEngine:
@@ -195,3 +197,48 @@ def test_sliding_and_recomputing_give_the_same_rows_across_lost_faces_and_gaps()
     for a, b in answered:
         assert set(b.aus) == {"satnet"}
         np.testing.assert_allclose(list(b.aus["satnet"].values()), list(a.aus["satnet"].values()), atol=2e-5)
+
+
+def test_streams_side_by_side_get_the_results_of_each_alone() -> None:
+    """Two streams take turns at the same engines, three frames in work at a time, as in the infer stage."""
+    rng = np.random.default_rng(1)
+    pictures = rng.integers(0, 256, (2, 26, 224, 224, 3), dtype=np.uint8)
+    engines = [load_sliding("satnet")]
+
+    def crops(stream: int, i: int) -> list[FaceCrop]:
+        picture = pictures[stream, i]
+        return [replace(crop_of(0, 0, i), crops_bgr={"box_224": picture})]
+
+    def stamp(stream: int, seq: int) -> Stamp:
+        return replace(stamp_of(seq), stream=f"stream {stream}")
+
+    alone = []
+    for stream in (0, 1):
+        stage = InferStage(engines, 25.0, 3)
+        alone.append([stage(stamp(stream, i), crops(stream, i), 1, Ledger("s"))[0] for i in range(26)])
+
+    # A turn each, and now and then several for one of them, as frames come.
+    turns = rng.permutation([0] * 26 + [1] * 26)
+    with ThreadPoolExecutor(2) as workers:
+        stages = [InferStage(engines, 25.0, 3, workers) for _ in (0, 1)]
+        together: list[list[AUResult]] = [[], []]
+        in_work: deque[tuple[int, Pending]] = deque()
+        begun = [0, 0]
+        for stream in turns:
+            i = begun[stream]
+            begun[stream] += 1
+            pending = stages[stream].begin(stamp(stream, i), crops(stream, i), 1, Ledger("s"))
+            in_work.append((stream, pending))
+            if len(in_work) == 3:
+                first, oldest = in_work.popleft()
+                together[first] += stages[first].finish(oldest)
+        for stream, pending in in_work:
+            together[stream] += stages[stream].finish(pending)
+
+    for mine, others in zip(together, alone, strict=True):
+        assert [r.stamp for r in mine] == [r.stamp for r in others]
+        assert [r.window for r in mine] == [r.window for r in others]
+        answered = [(a.aus["satnet"], b.aus["satnet"]) for a, b in zip(mine, others, strict=True) if a.aus]
+        assert len(answered) >= 3
+        for a, b in answered:
+            np.testing.assert_allclose(list(a.values()), list(b.values()), atol=1e-6)

@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from live_runs import in_shared_memory, live_run, rows_of, slow_copy, until
+from live_runs import live_run, rows_of, slow_copy, until
 
 from pipeline.supervisor import MOST_RESTARTS
 
@@ -24,12 +24,12 @@ def endless(clip: Path) -> list[str]:
 def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
     clip: Path, tmp_path: Path
 ) -> None:
-    before = in_shared_memory()
     blows = [("face", signal.SIGKILL), ("infer", signal.SIGKILL), ("capture", signal.SIGKILL)]
     blows += [("infer", signal.SIGSTOP)]
     pids = set()
     with live_run(tmp_path / "r.jsonl", *endless(clip), *endless(clip)[:2]) as run:
         assert run.goes_on(), run.errors
+        folder = run.folder()
         for number, (stage, blow) in enumerate(blows, 1):
             workers = run.workers()
             pids |= set(workers.values())
@@ -41,7 +41,7 @@ def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
             assert now == workers  # the neighbours are the same processes as before
         code = run.stop()
     assert code == 130, run.errors
-    assert in_shared_memory() <= before
+    assert not folder.exists()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
     assert run.said("killed by signal 9") == 3
     assert run.said("it hung: no word for 5 s") == 1
@@ -75,10 +75,9 @@ def check_rows(path: Path) -> None:
 def test_a_stage_that_dies_again_and_again_ends_the_run_with_one_clear_line(
     clip: Path, tmp_path: Path
 ) -> None:
-    before = in_shared_memory()
     with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
         assert run.goes_on(), run.errors
-        dead = None
+        folder, dead = run.folder(), None
         for _ in range(MOST_RESTARTS + 1):
             # At once, while it starts: that is a death as any other.
             assert until(lambda d=dead: run.workers().get("face", d) != d), run.errors
@@ -88,17 +87,17 @@ def test_a_stage_that_dies_again_and_again_ends_the_run_with_one_clear_line(
     assert code == 1
     assert f"the face stage died {MOST_RESTARTS + 1} times within 60 s" in run.errors[-1], run.errors
     assert "Traceback" not in "".join(run.errors)
-    assert in_shared_memory() <= before
+    assert not folder.exists()
     (ledger,) = run.ledgers().values()
     assert ledger["ended"] == "the face stage failed"
     assert ledger["restarts"] == {"face": MOST_RESTARTS}
 
 
 def test_a_dead_sink_ends_a_live_run(clip: Path, tmp_path: Path) -> None:
-    before = in_shared_memory()
     with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
         assert run.goes_on(), run.errors
+        folder = run.folder()
         os.kill(run.workers()["sink"], signal.SIGKILL)
         assert run.wait() == 1
     assert "the sink stage died (killed by signal 9)" in run.errors[-1]
-    assert in_shared_memory() <= before
+    assert not folder.exists()

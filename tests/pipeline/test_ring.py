@@ -15,7 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import RunError, StaleError
-from pipeline.ring import PixelRef, Ring, RingSpec, RunDirectory, create_rings, packed_bytes, sweep
+from pipeline.ring import (
+    PixelRef,
+    Ring,
+    Rings,
+    RingSpec,
+    RunDirectory,
+    attach_ring,
+    create_rings,
+    packed_bytes,
+    ring_names,
+    sweep,
+)
 
 SPAWN = multiprocessing.get_context("spawn")
 SPEC = RingSpec("frames", 3, 1000, ("a", "b", "c"))
@@ -309,3 +320,51 @@ def test_what_a_killed_run_left_is_swept(tmp_path: Path) -> None:
     assert directory.swept == [name]
     assert not (tmp_path / name).exists()
     directory.close()
+
+
+def test_a_ring_is_attached_to_by_its_name_alone(tmp_path: Path) -> None:
+    spec = RingSpec("frames.3", 2, 100, ("capture", "face", "sink"))
+    create_rings(tmp_path, [spec])
+    producer, consumer = (
+        attach_ring(tmp_path, "frames.3", "capture"),
+        attach_ring(tmp_path, "frames.3", "face"),
+    )
+    assert producer.spec == consumer.spec == spec
+    slot = producer.take()
+    assert slot is not None
+    ref = slot.put(np.arange(60, dtype=np.uint8))
+    producer.pass_on(slot, "face")
+    np.testing.assert_array_equal(consumer.view(ref), np.arange(60))
+    with pytest.raises(RunError, match=r"frames\.4"):
+        attach_ring(tmp_path, "frames.4", "face")
+    (tmp_path / "frames.5").write_bytes(b"no ring at all, whatever its name says" * 3)
+    with pytest.raises(RunError):
+        attach_ring(tmp_path, "frames.5", "face")
+
+
+def test_rings_of_a_kind_are_found_as_their_descriptors_come(tmp_path: Path) -> None:
+    holders = ("capture", "face", "sink")
+    create_rings(tmp_path, [RingSpec("frames.0", 2, 64, holders), RingSpec("crops.0", 1, 64, holders)])
+    consumer = Rings(tmp_path, "frames", "face")
+    refs = []
+    for number, size in ((0, 60), (10, 600), (2, 6000)):
+        if number:
+            create_rings(tmp_path, [RingSpec(f"frames.{number}", 2, size, holders)])
+        ring = attach_ring(tmp_path, f"frames.{number}", "capture")
+        slot = ring.take()
+        assert slot is not None
+        refs.append(slot.put(np.full(size, number, np.uint8)))
+        ring.pass_on(slot, "face")
+    assert ring_names(tmp_path, "frames") == ["frames.0", "frames.2", "frames.10"]
+    for ref, number in zip(refs, (0, 10, 2), strict=True):
+        assert (consumer.copy(ref) == number).all()
+    consumer.pass_on(refs[0], "sink")
+    consumer.release(refs[1])
+    sink = Rings(tmp_path, "frames", "sink")
+    sink.reclaim("face")  # also in rings that no descriptor has named to it
+    held = {name: attach_ring(tmp_path, name, None).held() for name in ring_names(tmp_path, "frames")}
+    assert held == {"frames.0": {"sink": [0]}, "frames.2": {}, "frames.10": {}}
+    with pytest.raises(StaleError):
+        consumer.view(PixelRef("crops.0", 0, 1, 0, (4,)))
+    with pytest.raises(StaleError):
+        consumer.view(PixelRef("frames.9", 0, 1, 0, (4,)))

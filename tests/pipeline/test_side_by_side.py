@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 from live_runs import ROOT, http_camera, live_run, rows_of, slow_copy, until
 
-FRAMES = 20
+FRAMES = 12
 
 
 @pytest.fixture(scope="module")
 def clips(real_clip: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """The real clip at 3 and at 2 frames/s; the latter begins later in the film."""
+    """The real clip at 2 frames a second and at 1."""
     folder = tmp_path_factory.mktemp("clips")
-    return [slow_copy(real_clip, folder / f"{name}.mkv", rate) for name, rate in (("a", 3), ("b", 2))]
+    return [slow_copy(real_clip, folder / f"{name}.mkv", rate) for name, rate in (("a", 2), ("b", 1))]
 
 
 def comparable(path: Path, stream: str) -> list[dict]:
@@ -37,7 +37,7 @@ def test_two_live_replays_give_the_rows_of_each_alone(clips: list[Path], tmp_pat
     order = [row["stream"] for row in rows_of(both) if row["type"] == "result"]
     assert order != sorted(order)  # side by side, not one after the other
     if any(ledger["dropped"] for ledger in run.ledgers().values()):
-        pytest.skip(f"this machine was too busy to keep up with 5 frames/s: {run.ledgers()}")
+        pytest.skip(f"this machine was too busy to keep up with 3 frames/s: {run.ledgers()}")
     for clip in clips:
         alone = tmp_path / f"{clip.stem}.jsonl"
         with live_run(alone, "--source", str(clip), "--inline", "--frames", str(FRAMES)) as single:
@@ -62,7 +62,8 @@ def test_streams_are_added_listed_and_removed_while_the_run_goes_on(
         me = ("--pid", str(run.process.pid))
         added = ctl(*me, "add", address.replace("//", "//me:secret@"))
         assert (added.returncode, added.stdout) == (0, f"add: {address}\n"), added.stderr
-        assert until(lambda: run.results(address) > 3), run.errors
+        # Its pictures outgrow the slots of the ring that the run began with.
+        assert until(lambda: run.results(address) > 15), run.errors
         listed = ctl(*me, "list").stdout.splitlines()
         assert [line.split(": ")[0] for line in listed] == ["a.mkv", address]
         assert all("connected;" in line for line in listed)
@@ -86,6 +87,9 @@ def test_streams_are_added_listed_and_removed_while_the_run_goes_on(
         address: "removed",
     }
     assert all(row["balanced"] for row in ledgers.values())
+    epochs = [row["epoch"] for row in rows_of(out) if row.get("stream") == address and "epoch" in row]
+    assert epochs == sorted(epochs)
+    assert len(set(epochs)) > 1
     assert "secret" not in out.read_text() + "".join(run.errors)
     assert sorted(path.name for path in tmp_path.glob("*.csv")) == [
         "r.csv",

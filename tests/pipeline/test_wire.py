@@ -129,7 +129,7 @@ by_kind = {
     Event: st.builds(Event),
     Seen: st.builds(Seen, word, count, count),
     Timing: st.builds(
-        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real)
+        Timing, word, st.builds(Histogram, st.lists(count, max_size=12).map(tuple), real, real), word
     ),
 }
 messages: st.SearchStrategy[Any] = st.one_of(*by_kind.values())
