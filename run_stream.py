@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,11 +17,14 @@ from typing import Any, NoReturn
 os.environ.setdefault("GLOG_minloglevel", "2")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from pipeline import ctl
+from pipeline import ctl, log
 from pipeline.config import RunConfig, read_toml
 from pipeline.errors import AustreamError, UsageError
 from pipeline.inline import Run, unbalanced
+from pipeline.keys import make_keys, server_keys
+from pipeline.log import say
 from pipeline.messages import Ledger, StreamInfo
+from pipeline.monitor import Monitor
 from pipeline.progress import Progress
 from pipeline.supervisor import StreamedRun
 
@@ -35,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     p = _Parser(
         prog="run_stream.py",
         description="Facial action units from cameras, RTSP feeds, videos and photos.",
+        epilog="run_stream.py keys DIR [NAME ...] makes keys for --keys, and one for every subscriber named.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -79,11 +84,19 @@ def parser() -> argparse.ArgumentParser:
     add("--loop", action="store_true", help="play files again and again")
     add("--out", action="append", metavar="PATH", help=".jsonl, .csv, .parquet, .mp4 or a folder; repeatable")
     add("--publish", metavar="ADDRESS", help="publish rows over ZeroMQ, e.g. tcp://127.0.0.1:5556")
+    add("--rotate", metavar="1h|1GB", help="go on in a new file after so long, or when so large")
+    add("--metrics", metavar="[HOST:]PORT", help="serve /metrics (Prometheus), /healthz and /readyz")
+    add(
+        "--keys",
+        metavar="DIR",
+        help="let others in over tcp: those with a key of DIR (run_stream.py keys DIR)",
+    )
     add("--window", action="store_true", help="show the overlay in a window (q ends the run)")
     add("--rtsp-transport", metavar="HOW", help="how RTSP pictures travel: tcp or udp (default: tcp)")
     add("--live", dest="live", action="store_true", help="keep up with the source, dropping frames")
     add("--lossless", dest="live", action="store_false", help="lose no frame, however long it takes")
     add("--inline", action="store_true", help="run in one process")
+    add("--log-json", action="store_true", help="log as one JSON object a line")
     add("--config", metavar="FILE.toml", help="options from a file; flags win")
     add("--check", action="store_true", help="check sources, engines and outputs, then stop")
     return p
@@ -129,48 +142,82 @@ class _Stop:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["ctl"]:
-        return ctl.main(words[1:])
+    argv = sys.argv[1:] if argv is None else argv
+    log.set_up("--log-json" in argv)
     try:
+        if argv[:1] == ["ctl"]:
+            return ctl.main(argv[1:])
+        if argv[:1] == ["keys"]:
+            return _keys(argv[1:])
         arguments = vars(parser().parse_args(argv))
         check = arguments.pop("check", False)
         inline = arguments.pop("inline", False)
         stop = _Stop()
-        return _run(config_from(arguments), check, inline, stop)
+        config = config_from(arguments)
+        log.set_up(config.log_json)
+        return _run(config, check, inline, stop)
     except AustreamError as error:
         if text := getattr(error, "traceback", ""):
-            print(text, file=sys.stderr)
-        print(f"run_stream.py: {error}", file=sys.stderr)
+            log.complain(text)
+        log.complain(f"run_stream.py: {error}", exit_code=error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
 
 
+def _keys(argv: list[str]) -> int:
+    """`run_stream.py keys DIR [NAME ...]`."""
+    p = _Parser(prog="run_stream.py keys", description="Make the keys that --keys DIR takes.")
+    p.add_argument("folder", metavar="DIR", type=Path, help="made if need be; what it holds is kept")
+    p.add_argument("names", metavar="NAME", nargs="*", help="a subscriber that gets a key of its own")
+    arguments = p.parse_args(argv)
+    for path in make_keys(arguments.folder, arguments.names):
+        say(f"made {path}", path=str(path))
+    return 0
+
+
 def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
+    if config.keys is not None:
+        server_keys(Path(config.keys))  # a mistake is said now, not when all is loaded
+    if config.metrics is None:
+        return _watched(config, check, inline, stop, None)
+    if inline:
+        raise UsageError("--metrics with --inline: only a run in processes can be watched; leave one out")
+    monitor = Monitor(config.metrics, config.keys)
+    try:
+        say(f"metrics at {monitor.url}", url=monitor.url)
+        return _watched(config, check, inline, stop, monitor)
+    finally:
+        monitor.close()
+
+
+def _watched(config: RunConfig, check: bool, inline: bool, stop: _Stop, monitor: Monitor | None) -> int:
     bars: dict[str, Progress] = {}
 
     def rendering(done: int, total: int) -> None:
-        bars.setdefault("demo", Progress("rendering the demo clip", total)).step(done)
+        bars.setdefault("demo", _progress(config, "rendering the demo clip", total)).step(done)
 
     run: Run | StreamedRun
     if inline or check:
-        run = Run(config, stop=lambda: stop.wish, log=_say, rendering=rendering)
+        run = Run(config, stop=lambda: stop.wish, log=say, rendering=rendering)
     else:
-        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering, log=_say)
+        show = monitor.show if monitor is not None else _ignore
+        run = StreamedRun(config, stop=lambda: stop.wish, rendering=rendering, log=say, show=show)
     for bar in bars.values():
         bar.close()
     for info in run.infos:
         length = f", {info.frames} frames" if info.frames else ""
-        _say(f"{info.stream}: {info.size_wh[0]}×{info.size_wh[1]}, {info.rate_hz:.3f} frames/s{length}")
+        size = f"{info.size_wh[0]}×{info.size_wh[1]}, {info.rate_hz:.3f} frames/s"
+        say(f"{info.stream}: {size}{length}", source=asdict(info))
     for engine in run.header["engines"]:
         how = f"{engine['backend']} {engine['precision']} ({engine['chosen_because']})"
-        _say(f"{engine['name']}: {engine['trained']}, {how}")
+        named = {name: engine[name] for name in ("name", "trained", "backend", "precision")}
+        say(f"{engine['name']}: {engine['trained']}, {how}", engine=named)
         if engine["precision"] == "int8":
-            _say(f"{engine['name']}: INT8 {engine['precision_from']}")
+            say(f"{engine['name']}: INT8 {engine['precision_from']}")
     if check:
         run.close()
-        _say("checked: sources, engines and outputs are in order")
+        say("checked: sources, engines and outputs are in order")
         return 0
     shown = _Shown(config, run.infos, len(run.header["sources"]))
     began = time.monotonic()
@@ -180,11 +227,12 @@ def _run(config: RunConfig, check: bool, inline: bool, stop: _Stop) -> int:
         shown.close()
         seconds = time.monotonic() - began
         for ledger in run.ledgers:
-            _say(ledger.summary())
+            say(ledger.summary(), ledger=ledger.row())
     delivered = sum(ledger.delivered for ledger in run.ledgers)
-    _say(f"{delivered} frames in {seconds:.1f} s: {delivered / max(seconds, 1e-9):.1f} frames/s")
+    rate = delivered / max(seconds, 1e-9)
+    say(f"{delivered} frames in {seconds:.1f} s: {rate:.1f} frames/s", frames=delivered, seconds=seconds)
     for path in run.paths:
-        _say(f"wrote {path}")
+        say(f"wrote {path}", path=str(path))
     if error := unbalanced(run.ledgers):
         raise error
     return stop.exit_code
@@ -206,7 +254,7 @@ class _Shown:
     def step(self, ledger: Ledger) -> None:
         if self._side_by_side:
             self._delivered[ledger.stream] = ledger.delivered
-            self._progress = self._progress or Progress("all streams", None)
+            self._progress = self._progress or _progress(self._config, "all streams", None)
             self._progress.step(sum(self._delivered.values()))
             return
         if ledger.stream != self._stream:
@@ -214,7 +262,7 @@ class _Shown:
             self._stream = ledger.stream
             limits = [n for n in (self._lengths.get(ledger.stream), self._config.frames) if n]
             known = min(limits) if limits and not self._config.loop else self._config.frames
-            self._progress = Progress(ledger.stream, known)
+            self._progress = _progress(self._config, ledger.stream, known)
         if self._progress is not None:
             self._progress.step(ledger.delivered)
 
@@ -224,8 +272,12 @@ class _Shown:
             self._progress = None
 
 
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+def _progress(config: RunConfig, name: str, total: int | None) -> Progress:
+    return Progress(name, total, say=say if config.log_json else None)
+
+
+def _ignore(_: object) -> None:
+    pass
 
 
 if __name__ == "__main__":

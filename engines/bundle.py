@@ -20,6 +20,8 @@ from engines.spec import CropSpec, EngineSpec
 from pipeline.errors import EngineError, UsageError
 
 SCHEMA = 1
+_LARGEST_BYTES = 1 << 20
+"""Of engine.json; provenance takes most of it."""
 SPEC_FILE = "engine.json"
 WEIGHTS_FILE = "weights.safetensors"
 BUNDLED = Path(__file__).parent / "bundled"
@@ -142,12 +144,16 @@ def read_bundle(folder: Path) -> Bundle:
     """
     path = folder / SPEC_FILE
     try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise EngineError(f"{path}: expected at most {_LARGEST_BYTES} bytes")
+        fields = json.loads(content.decode("utf-8"))
     except OSError as error:
         raise EngineError(
             f"{folder}: expected a bundle, a folder with {SPEC_FILE}: {error.strerror}"
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise EngineError(f"{path}: expected JSON, got something else: {error}") from None
     if not isinstance(fields, dict):
         raise EngineError(f"{path}: expected a JSON object, got {type(fields).__name__}")

@@ -12,4 +12,8 @@ def __getattr__(name: str) -> Any:
         from pipeline.inline import run
 
         return run
+    if name == "subscribe":
+        from pipeline.subscriber import subscribe
+
+        return subscribe
     raise AttributeError(f"module 'pipeline' has no attribute {name!r}")

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.errors import UsageError
+from pipeline.listening import check_reach, host_and_port
+from pipeline.rotation import parse_rotation
+from pipeline.sockets import check_address
 
 DEFAULT_ENGINES = ("delta",)
+_LARGEST_BYTES = 1 << 20
+"""Of a configuration file."""
 _TUPLES = ("source", "camera", "engine", "out")
 
 
@@ -47,6 +52,13 @@ class RunConfig:
     window: bool = False
     save_neutral: str | None = None
     """Where to save the neutral of the face that was longest in view."""
+    rotate: str | None = None
+    """When outputs go on in a new file: `1h`, `500MB`."""
+    metrics: str | None = None
+    """Where Prometheus may read: [HOST:]PORT."""
+    keys: str | None = None
+    """Folder of `python run_stream.py keys`: who may come over tcp, and with which token."""
+    log_json: bool = False
 
     def __post_init__(self) -> None:
         if not self.source and not self.camera:
@@ -70,6 +82,16 @@ class RunConfig:
         if self.loop and self.frames is None and self.duration is None and not (self.window or self.publish):
             raise UsageError(
                 "--loop without an end: add --frames N or --duration S, or watch with --window or --publish"
+            )
+        if self.publish is not None:
+            check_address(self.publish, bool(self.keys))
+        if self.rotate is not None:
+            parse_rotation(self.rotate)
+            if not self.out:
+                raise UsageError(f"--rotate {self.rotate}: there is no file to rotate; add --out PATH")
+        if self.metrics is not None:
+            check_reach(
+                "--metrics", self.metrics, host_and_port("--metrics", self.metrics)[0], bool(self.keys)
             )
         if self.save_neutral and self.neutral == "none":
             raise UsageError(
@@ -120,6 +142,10 @@ _TYPES: dict[str, tuple[type, str]] = {
     "publish": (str, "text"),
     "window": (bool, "true or false"),
     "save_neutral": (str, "text"),
+    "rotate": (str, "text"),
+    "metrics": (str, "text"),
+    "keys": (str, "text"),
+    "log_json": (bool, "true or false"),
 }
 
 
@@ -143,10 +169,13 @@ def read_toml(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            values = tomllib.load(file)
+            content = file.read(_LARGEST_BYTES + 1)
+        if len(content) > _LARGEST_BYTES:
+            raise ValueError(f"more than {_LARGEST_BYTES} bytes")
+        values = tomllib.loads(content.decode())
     except OSError as error:
         raise UsageError(f"--config {path}: cannot be read ({error.strerror}); check the path") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(
             f'--config {path}: not TOML ({error}); expected lines such as source = "clip.mp4"'
         ) from error

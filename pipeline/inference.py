@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from concurrent import futures
@@ -75,6 +76,8 @@ class _Asked:
     advances: list[Advance] | None
     """Of a sliding engine, whose windows go on when the answers are collected."""
     answers: list[Future[Any] | None]
+    spent_ms: list[float]
+    """What its threads have taken so far, a number for every piece of work."""
 
     def collect(self) -> list[np.ndarray | None]:
         """Probabilities per face; waits for them."""
@@ -82,7 +85,7 @@ class _Asked:
         if self.advances is None:
             return values
         assert isinstance(self.engine, SlidingEngine)
-        return list(self.engine.finish(self.advances, values))
+        return list(_timed(self.spent_ms, self.engine.finish, self.advances, values))
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,11 @@ class Pending:
     def done(self) -> bool:
         """Whether `InferStage.finish` would not wait for other threads."""
         return all(f is None or f.done() for asked in self.asked for f in asked.answers)
+
+    @property
+    def compute_ms(self) -> dict[str, float]:
+        """By engine that had something to do: its time on this frame, all threads together; once finished."""
+        return {asked.engine.spec.name: sum(asked.spent_ms) for asked in self.asked if asked.spent_ms}
 
     def wait(self, timeout_seconds: float) -> None:
         """Until `done`, or until the time is up."""
@@ -189,7 +197,13 @@ class InferStage:
     def _frame_wise(self, engine: Engine | SlidingEngine, crops: Sequence[FaceCrop]) -> _Asked:
         # A face by itself, whatever its company: its numbers are the same then.
         assert not isinstance(engine, SlidingEngine)
-        return _Asked(engine, None, [self._workers.submit(_ask, engine, crop) for crop in crops])
+        spent_ms: list[float] = []
+        return _Asked(
+            engine,
+            None,
+            [self._workers.submit(_timed, spent_ms, _ask, engine, crop) for crop in crops],
+            spent_ms,
+        )
 
     def _temporal(
         self, engine: Engine | SlidingEngine, stamp: Stamp, crops: Sequence[FaceCrop], stride: int
@@ -220,8 +234,9 @@ class InferStage:
             slides.append(slide)
             frames.append((slide.track, crop.crops_bgr[spec.crop.name], crop.track_index, restart))
         advances = engine.begin(frames)
+        spent_ms: list[float] = []
         answers = [
-            self._workers.submit(engine.session.features, crop) if advance.ends else None
+            self._workers.submit(_timed, spent_ms, engine.session.features, crop) if advance.ends else None
             for advance, (_, crop, _, _) in zip(advances, frames, strict=True)
         ]
         states = []
@@ -229,7 +244,7 @@ class InferStage:
             ready = advance.state == "ready"
             first, last = (slide.pts_seconds[0], slide.pts_seconds[-1]) if ready else (None, None)
             states.append(WindowInfo(advance.state, first, last, every))
-        return states, _Asked(engine, advances, answers)
+        return states, _Asked(engine, advances, answers, spent_ms)
 
     def _recompute(
         self, engine: Engine, stamp: Stamp, crops: Sequence[FaceCrop], stride: int
@@ -237,6 +252,7 @@ class InferStage:
         spec = engine.spec
         states: list[WindowInfo] = []
         answers: list[Future[Any] | None] = []
+        spent_ms: list[float] = []
         for crop in crops:
             window = self._windows.setdefault(
                 (spec.name, crop.face), FaceWindow(spec.window, self._every(engine, stride), self._hop)
@@ -250,8 +266,9 @@ class InferStage:
                 stamp.pts_seconds,
             )
             states.append(state)
-            answers.append(None if frames is None else self._workers.submit(_run_one, engine, frames))
-        return states, _Asked(engine, None, answers)
+            due = frames is not None
+            answers.append(self._workers.submit(_timed, spent_ms, _run_one, engine, frames) if due else None)
+        return states, _Asked(engine, None, answers, spent_ms)
 
     def _every(self, engine: Engine | SlidingEngine, stride: int) -> int:
         rate_hz = self._rate_hz / stride
@@ -264,6 +281,13 @@ class InferStage:
         self._stride = stride
         self._windows = {key: window for key, window in self._windows.items() if key[1] in present}
         self._slides = {key: slide for key, slide in self._slides.items() if key[1] in present}
+
+
+def _timed(spent_ms: list[float], work: Callable[..., Any], *args: Any) -> Any:
+    began = time.perf_counter()
+    done = work(*args)
+    spent_ms.append(1e3 * (time.perf_counter() - began))
+    return done
 
 
 def inputs_of(spec: EngineSpec, crop: FaceCrop) -> dict[str, np.ndarray]:

@@ -65,6 +65,8 @@ class Run:
                 sources=[spec.path for spec in self._specs if spec.path is not None],
                 publish=config.publish,
                 window=config.window,
+                rotate=config.rotate,
+                keys=config.keys,
             )
         except BaseException:
             self._first.close()

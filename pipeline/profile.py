@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from engines.spec import LANDMARKS
 from pipeline.align import ALIGNED_PX
@@ -14,6 +18,8 @@ from pipeline.errors import OutputError, SourceError
 from pipeline.neutral import Neutral
 
 _VERSION = 2
+_LARGEST_BYTES = 1 << 18
+"""Of an array; the picture has 150,528."""
 
 
 def save_profile(path: Path, neutral: Neutral) -> None:
@@ -47,11 +53,11 @@ def load_profile(path: Path) -> Neutral:
     """
     wrong = f"{path}: not a neutral profile of austream; expected a .npz written by --save-neutral"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            about: dict[str, Any] = json.loads(bytes(archive["about"]))
-            image = np.ascontiguousarray(archive["image_bgr"])
+        with zipfile.ZipFile(path) as archive:
+            about: dict[str, Any] = json.loads(_member(archive, "about").tobytes())
+            image = np.ascontiguousarray(_member(archive, "image_bgr"))
             # Asked for by name first: a profile of another version is to be called that.
-            landmarks = archive["landmarks"] if about.get("version") == _VERSION else np.zeros(0)
+            landmarks = _member(archive, "landmarks") if about.get("version") == _VERSION else np.zeros(0)
     except OSError as error:
         raise SourceError(
             f"{path}: cannot be read ({error.strerror or 'damaged'}); expected a neutral profile"
@@ -66,9 +72,22 @@ def load_profile(path: Path) -> Neutral:
         )
     if image.shape != (ALIGNED_PX, ALIGNED_PX, 3) or image.dtype != np.uint8:
         raise SourceError(wrong)
-    if landmarks.shape != (LANDMARKS, 3) or not np.isfinite(landmarks).all():
+    if landmarks.shape != (LANDMARKS, 3) or landmarks.dtype.kind != "f" or not np.isfinite(landmarks).all():
         raise SourceError(wrong)
     return Neutral(image, "given", landmarks.astype(np.float32))
+
+
+def _member(archive: zipfile.ZipFile, name: str) -> NDArray[Any]:
+    """An array of the archive; ValueError when it says that it is larger than any in a profile."""
+    with archive.open(f"{name}.npy") as file:
+        data = io.BytesIO(file.read(_LARGEST_BYTES))
+    if np.lib.format.read_magic(data) != (1, 0):
+        raise ValueError("another version of NumPy's format")
+    shape, _, dtype = np.lib.format.read_array_header_1_0(data)
+    if math.prod(shape) * dtype.itemsize > _LARGEST_BYTES:
+        raise ValueError(f"an array of {shape}")
+    data.seek(0)
+    return np.asarray(np.lib.format.read_array(data, allow_pickle=False))
 
 
 def save_main_neutral(target: str, held: Neutral | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
-import ipaddress
 import math
 import re
 import socket
@@ -13,39 +12,42 @@ import stat
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import zmq
+from zmq.auth.thread import ThreadAuthenticator
 from zmq.utils.monitor import recv_monitor_message
 
-from pipeline.errors import OutputError, RunError, UsageError
+from pipeline.errors import OutputError, PeerLostError, RunError, UsageError
+from pipeline.listening import check_reach, ip_address
+
+if TYPE_CHECKING:
+    from pipeline.keys import ClientKeys, ServerKeys
 
 HIGH_WATER_MARK = 1000
 """Messages that wait for a subscriber before it misses some; libzmq and the kernel hold somewhat more."""
 LINGER_MS = 1000
 """How long the last messages may take to leave at the end."""
+_LARGEST_SUBSCRIPTION_BYTES = 1024
+"""All that a subscriber ever sends is what it subscribes to."""
 _IPC_LONGEST = 100
 """Bytes; sun_path holds 108 on Linux, 104 elsewhere."""
 
 
-def check_address(address: str) -> str:
-    """An address to publish on, checked, in the form that libzmq wants; UsageError when it is not local.
+def check_address(address: str, has_keys: bool = False) -> str:
+    """An address to publish on, checked, in the form that libzmq wants.
 
     `tcp://127.0.0.1:5556`, `tcp://localhost:5556`, `tcp://[::1]:5556`, `tcp://127.0.0.1:*` (any free port) or
-    `ipc:///path`.
+    `ipc:///path`; with keys also `tcp://0.0.0.0:5556` and the like.
+
+    Raises:
+        UsageError: it is none of these, or reaches beyond this machine without keys.
     """
     expected = "expected tcp://127.0.0.1:PORT or ipc:///PATH"
     if tcp := re.fullmatch(r"tcp://(\[[^\]]+\]|[^:/\s]+):(\d{1,5}|\*)", address):
-        host, port = tcp[1].strip("[]"), tcp[2]
-        host = "127.0.0.1" if host == "localhost" else host
-        try:
-            loopback = ipaddress.ip_address(host).is_loopback
-        except ValueError:
-            loopback = False
-        if not loopback:
-            raise UsageError(
-                f"--publish {address}: {host} is not a loopback address; {expected}, and forward the port "
-                "(ssh -L) to reach it from elsewhere"
-            )
+        port = tcp[2]
+        host = ip_address("--publish", address, tcp[1].strip("[]"))
+        check_reach("--publish", address, host, has_keys)
         if port != "*" and not 1 <= int(port) <= 65535:
             raise UsageError(f"--publish {address}: port {port} does not exist; expected 1 to 65535")
         return f"tcp://{f'[{host}]' if ':' in host else host}:{port}"
@@ -86,9 +88,13 @@ class Publisher:
     only the subscriber can tell, by the sequence numbers; libzmq does not say.
     """
 
-    def __init__(self, address: str) -> None:
-        """Binds; UsageError when the address is not local, OutputError when it is in use."""
-        bound = check_address(address)
+    def __init__(self, address: str, keys: ServerKeys | None = None) -> None:
+        """Binds; UsageError when the address needs keys, OutputError when it is in use.
+
+        With keys, whoever comes over tcp must have one of those that `keys` lets in; what is said is
+        encrypted (CURVE). Over ipc the file system says who may come.
+        """
+        bound = check_address(address, keys is not None)
         self._ipc: Path | None = None
         self._context = zmq.Context()
         # MANUAL: a subscription counts from `joined` on, so that what is sent next is the first that arrives.
@@ -97,6 +103,10 @@ class Publisher:
         self._socket.setsockopt(zmq.SNDHWM, HIGH_WATER_MARK)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)
         self._socket.setsockopt(zmq.IPV6, int("[" in bound))
+        self._socket.setsockopt(zmq.MAXMSGSIZE, _LARGEST_SUBSCRIPTION_BYTES)
+        self._guard: ThreadAuthenticator | None = None
+        if keys is not None and bound.startswith("tcp://"):
+            self._guard = _guard(self._context, self._socket, keys)
         try:
             if _taken(bound):
                 raise zmq.ZMQError(zmq.EADDRINUSE)
@@ -132,9 +142,94 @@ class Publisher:
         if self._socket.closed:
             return
         self._socket.close(linger=linger_ms)
+        if self._guard is not None:
+            self._guard.stop()
         self._context.term()
         if self._ipc is not None:
             self._ipc.unlink(missing_ok=True)
+
+
+class Subscriber:
+    """A SUB socket: all messages of one publisher, in order, from when it is let in. One thread only."""
+
+    def __init__(self, address: str, keys: ClientKeys | None = None, largest_bytes: int = -1) -> None:
+        """Connects; the publisher may come later. UsageError when it is no address.
+
+        Args:
+            address: as --publish has it.
+            keys: for a publisher that asks for one.
+            largest_bytes: a publisher that sends a larger message is cut off.
+        """
+        self.address = address
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, largest_bytes)
+        self._socket.setsockopt(zmq.IPV6, int("[" in address))
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        if keys is not None:
+            self._socket.curve_serverkey = keys.server
+            self._socket.curve_publickey, self._socket.curve_secretkey = keys.public, keys.secret
+        self._events = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        try:
+            self._socket.connect(address)
+        except zmq.ZMQError as error:
+            self.close()
+            raise UsageError(f"{address}: not an address to subscribe to ({error})") from error
+
+    def receive(self, timeout_seconds: float | None = None) -> bytes | None:
+        """The next message; None when the time is up.
+
+        Raises:
+            PeerLostError: the publisher does not let this key in.
+        """
+        poller = zmq.Poller()
+        poller.register(self._socket, zmq.POLLIN)
+        poller.register(self._events, zmq.POLLIN)
+        ready = dict(poller.poll(None if timeout_seconds is None else math.ceil(timeout_seconds * 1e3)))
+        if self._socket in ready:
+            return self._socket.recv()
+        if self._events in ready:
+            raise PeerLostError(f"{self.address}: it does not let this key in; ask for one (NAME.key)")
+        return None
+
+    def close(self) -> None:
+        if self._socket.closed:
+            return
+        self._socket.disable_monitor()
+        self._events.close(linger=0)
+        self._socket.close(linger=0)
+        self._context.term()
+
+
+def key_pair() -> tuple[bytes, bytes]:
+    """A new CURVE key pair, (public, secret), 40 characters each."""
+    public, secret = zmq.curve_keypair()
+    return public, secret
+
+
+class _Clients:
+    """Asked by the guard about everybody who comes."""
+
+    def __init__(self, keys: ServerKeys) -> None:
+        self._keys = keys
+
+    def callback(self, _domain: str, key: bytes) -> bool:
+        with contextlib.suppress(UsageError):  # a damaged file lets nobody in
+            return self._keys.lets_in(key)
+        return False
+
+
+def _guard(
+    context: zmq.Context[zmq.Socket[bytes]], listening: zmq.Socket[bytes], keys: ServerKeys
+) -> ThreadAuthenticator:
+    """Let only the clients of `keys` come to a socket that is about to listen; stop it after the socket."""
+    guard = ThreadAuthenticator(context)
+    guard.start()
+    guard.configure_curve_callback("*", credentials_provider=_Clients(keys))
+    listening.curve_server = True
+    listening.curve_publickey, listening.curve_secretkey = keys.public, keys.secret
+    return guard
 
 
 _open_ends: set[End] = set()

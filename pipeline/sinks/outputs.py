@@ -11,10 +11,12 @@ from typing import Any
 
 from engines.spec import EngineSpec
 from pipeline.errors import OutputError, UsageError
+from pipeline.rotation import Rotation, parse_rotation
 from pipeline.sinks.base import Sink
 from pipeline.sinks.csv import CsvSink
 from pipeline.sinks.files import file_names, named
 from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.rotate import Make, RotatingSink
 from pipeline.sinks.split import StreamSplitter
 
 SUFFIXES = (".jsonl", ".csv", ".parquet", ".mp4")
@@ -32,22 +34,26 @@ def open_sinks(
     engines: Sequence[EngineSpec],
     streams: Sequence[str],
     sources: Sequence[Path],
+    rotate: str | None = None,
+    keys: str | None = None,
 ) -> list[Sink]:
     """All sinks of a run, ready for their first stream.
 
-    `outs`, `publish` and `window` are the flags of the same names; `header` is the first row. `streams` names
-    all streams that will be opened; `sources` are the files that are read, which no output may overwrite.
+    `outs`, `publish`, `window`, `rotate` and `keys` are the flags of the same names; `header` is the first
+    row. `streams` names all streams that will be opened; `sources` are the files that are read, which no
+    output may overwrite.
     Raises UsageError for what can never work and OutputError for what the system refuses; nothing is left
     behind then.
     """
-    builder = _Builder(header, engines, streams, sources)
+    builder = _Builder(header, engines, streams, sources, parse_rotation(rotate) if rotate else None)
     plans = [builder.plan(out) for out in outs]
     makers: list[Callable[[], Sink]] = []
     # Modules with heavy imports come in where they are used.
     if publish is not None:
+        from pipeline.keys import server_keys
         from pipeline.sinks.publish import PublishSink
 
-        makers.append(partial(PublishSink, publish, header))
+        makers.append(partial(PublishSink, publish, header, server_keys(Path(keys)) if keys else None))
     if window:
         from pipeline.sinks.window import WindowSink
 
@@ -84,8 +90,10 @@ class _Builder:
         engines: Sequence[EngineSpec],
         streams: Sequence[str],
         sources: Sequence[Path],
+        rotation: Rotation | None = None,
     ) -> None:
         self._header, self._engines, self._streams = header, engines, streams
+        self._rotation = rotation
         self._names = file_names(streams)
         self._claimed: dict[Path, str] = {path.resolve(): _SOURCE for path in sources}
 
@@ -117,7 +125,7 @@ class _Builder:
         path = plan.path
         match plan.kind:
             case ".jsonl":
-                return JsonlSink(path, self._header)
+                return self._jsonl(path)
             case ".parquet":
                 return self._parquet(path)
             case ".csv":
@@ -125,12 +133,24 @@ class _Builder:
                     self._streams, lambda stream: self._csvs(self._per_stream(path, stream))
                 )
             case ".mp4":
-                from pipeline.sinks.video import VideoSink
-
                 return StreamSplitter(
-                    self._streams, lambda stream: [VideoSink(self._per_stream(path, stream), self._engines)]
+                    self._streams, lambda stream: [self._video(self._per_stream(path, stream))]
                 )
         return self._folder(path)
+
+    def _rotating(self, path: Path, make: Make) -> Sink:
+        """The sink of one output: one file, or with --rotate several."""
+        return make(path, False) if self._rotation is None else RotatingSink(path, make, self._rotation)
+
+    def _jsonl(self, path: Path) -> Sink:
+        return self._rotating(path, lambda path, _: JsonlSink(path, self._header))
+
+    def _video(self, path: Path) -> Sink:
+        from pipeline.overlay import Overlay
+        from pipeline.sinks.video import VideoSink
+
+        overlay = Overlay(self._engines)
+        return self._rotating(path, lambda path, later: VideoSink(path, overlay, later))
 
     def _folder(self, folder: Path) -> Sink:
         made = not folder.exists()
@@ -148,7 +168,7 @@ class _Builder:
         jsonl, csv, parquet = (folder / f"{self._name(stream)}{kind}" for kind in _FOLDER_KINDS)
         return _all_or_none(
             [
-                lambda: JsonlSink(jsonl, self._header),
+                lambda: self._jsonl(jsonl),
                 lambda: StreamSplitter([stream], lambda _: self._csvs(csv)),
                 lambda: self._parquet(parquet),
             ]
@@ -156,7 +176,10 @@ class _Builder:
 
     def _csvs(self, path: Path) -> list[Sink]:
         paths = self._per_engine(path)
-        return _all_or_none(partial(CsvSink, *both) for both in zip(paths, self._engines, strict=True))
+        return _all_or_none(partial(self._csv, *both) for both in zip(paths, self._engines, strict=True))
+
+    def _csv(self, path: Path, engine: EngineSpec) -> Sink:
+        return self._rotating(path, lambda path, _: CsvSink(path, engine))
 
     def _parquet(self, path: Path) -> Sink:
         try:
@@ -166,7 +189,7 @@ class _Builder:
                 f"--out {path}: pyarrow cannot be used ({error}); install the versions of constraints.txt, "
                 "or choose .jsonl or .csv"
             ) from error
-        return ParquetSink(path, self._header, self._engines)
+        return self._rotating(path, lambda path, _: ParquetSink(path, self._header, self._engines))
 
     def _files(self, path: Path, kind: str) -> list[Path]:
         """What will be written for `path`."""

@@ -139,6 +139,7 @@ class ParquetSink:
             if self._writer is None:
                 self._writer = pq.ParquetWriter(self._part.file, self._schema, compression="zstd")
             self._writer.write_table(pa.Table.from_pylist(self._rows, schema=self._schema))
+        self._part.flush()  # so that --rotate sees how large it is
         self._rows.clear()
 
     def _end(self) -> None:

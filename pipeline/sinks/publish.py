@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from pipeline.keys import ServerKeys
 from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
 from pipeline.sinks.encode import json_line
 from pipeline.sockets import Publisher
@@ -24,8 +25,8 @@ class PublishSink:
 
     lossless = False
 
-    def __init__(self, address: str, header: Mapping[str, Any]) -> None:
-        self._publisher = Publisher(address)
+    def __init__(self, address: str, header: Mapping[str, Any], keys: ServerKeys | None = None) -> None:
+        self._publisher = Publisher(address, keys)
         self._header = json_line(header)
         self._sequence: Counter[str] = Counter()
 

@@ -15,7 +15,6 @@ import numpy as np
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
-from engines.spec import EngineSpec
 from pipeline.errors import OutputError
 from pipeline.messages import AUResult, Frame, Ledger, Stamp, StreamInfo
 from pipeline.overlay import Overlay
@@ -67,16 +66,17 @@ class VideoSink:
 
     lossless = True
 
-    def __init__(self, path: Path, engines: Sequence[EngineSpec]) -> None:
+    def __init__(self, path: Path, overlay: Overlay, from_zero: bool = False) -> None:
+        """`overlay`: what draws, for all files of a stream; `from_zero`: whether times begin anew here."""
         self._part = PartFile(path)
-        self._overlay = Overlay(engines)
+        self._overlay, self._from_zero = overlay, from_zero
         self._rate = RateMeter()
         self._timeline: Timeline | None = None
         self._container: av.container.OutputContainer | None = None
         self._stream: VideoStream | None = None
 
     def open_stream(self, info: StreamInfo) -> None:
-        self._timeline = Timeline(info.rate_hz, info.live)
+        self._timeline = Timeline(info.rate_hz, info.live or self._from_zero)
 
     def write(self, frame: Frame, results: Sequence[AUResult]) -> None:
         assert self._timeline is not None, "open_stream comes first"

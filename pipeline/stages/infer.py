@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from engines.crew import usable_cores
-from engines.runtime import Engine, log_to_stderr
+from engines.runtime import Engine
 from engines.sliding import SlidingEngine
 from pipeline.header import engine_entry
 from pipeline.inference import InferStage, Pending, load_engines
@@ -26,6 +27,8 @@ from pipeline.streams import (
     without_pixels,
 )
 
+LOG = logging.getLogger(__name__)
+
 MOST_LANES = 4
 _LOOK_UP_SECONDS = 0.002
 """How often a wait for the engines looks whether another frame has come."""
@@ -37,7 +40,7 @@ _ENGINE_PATIENCE_SECONDS = 5.0
 def run(worker: Worker) -> None:
     # One core to a lane: two threads on one picture wait for each other whenever another process has a core.
     lanes = min(usable_cores(), MOST_LANES)
-    engines = load_engines(worker.config, log_to_stderr, lanes)
+    engines = load_engines(worker.config, LOG.info, lanes)
     worker.ready(engines=[engine_entry(engine) for engine in engines])
     if not worker.wait_for_start():
         return
@@ -122,5 +125,5 @@ class _Loop:
         self._out.await_room()
         if packet.image is not None:
             self._frames.pass_on(packet.image, "sink")
-        self._out.send(ResultsPacket(packet, rows))
+        self._out.send(ResultsPacket(packet, rows, pending.compute_ms))
         self._in.done()

@@ -48,6 +48,8 @@ def run(worker: Worker) -> None:
         sources=[spec.path for spec in read_streams(worker.folder) if spec.path is not None],
         publish=config.publish,
         window=config.window,
+        rotate=config.rotate,
+        keys=config.keys,
     )
     try:
         worker.ready()

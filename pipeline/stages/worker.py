@@ -22,6 +22,7 @@ from typing import Any
 
 import cv2
 
+from pipeline import log
 from pipeline.channels import Receiver, Sender
 from pipeline.config import RunConfig
 from pipeline.errors import AustreamError, PeerLostError, TransportError
@@ -56,6 +57,7 @@ class Worker:
         """life: how often this stage was started anew."""
         self.stage, self.folder, self.life = stage, folder, life
         self.config = RunConfig.from_mapping(json.loads((folder / CONFIG_FILE).read_text()), "run")
+        log.set_up(self.config.log_json)
         control, reports = HAND_OVERS["control"], HAND_OVERS["reports"]
         index = line_index(stage, life)
         self._control = Receiver(control.endpoint(folder, index), "control", control.credits)
@@ -117,7 +119,7 @@ class Worker:
         try:
             self._reports.send(Failure(self.stage, line, text, code, kind), timeout_seconds=1)  # type: ignore[arg-type]
         except AustreamError:
-            print(text or line, flush=True)
+            log.complain(text or line)
 
     def wait_for_start(self) -> bool:
         """Wait until the run begins; False when it is called off."""

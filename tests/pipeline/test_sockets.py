@@ -53,6 +53,21 @@ def test_everything_else_is_refused(address: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("address", "bound"),
+    [
+        ("tcp://*:5556", "tcp://0.0.0.0:5556"),
+        ("tcp://0.0.0.0:*", "tcp://0.0.0.0:*"),
+        ("tcp://[::]:5556", "tcp://[::]:5556"),
+        ("tcp://192.168.1.2:5556", "tcp://192.168.1.2:5556"),
+    ],
+)
+def test_beyond_loopback_with_keys_only(address: str, bound: str) -> None:
+    with pytest.raises(UsageError, match="can be reached from elsewhere; add --keys DIR"):
+        check_address(address)
+    assert check_address(address, has_keys=True) == bound
+
+
 def test_a_tcp_port_in_use() -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

@@ -1,0 +1,139 @@
+"""An output in several files, each closed whole before the next begins: `results.0001.jsonl`, …
+
+Numbers go on after those that are there, so that a run never replaces what an earlier one has closed. A
+frame's rows stay together. A file that is not the last says at its end, where the ledgers stand, what it
+holds of every stream that goes on:
+
+    {"type": "rotated", "schema": 1, "stream": …, "frames": 900, "first_frame": 0, "last_frame": 899,
+     "next": "results.0002.jsonl"}
+
+A ledger is of the whole run and stands in the file in which its stream ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import OutputError
+from pipeline.messages import SCHEMA_VERSION, AUResult, Frame, Ledger, StreamInfo
+from pipeline.rotation import Rotation
+from pipeline.sinks.base import Sink
+from pipeline.sinks.files import named
+
+LOG = logging.getLogger(__name__)
+
+Make = Callable[[Path, bool], Sink]
+"""(path, whether it is a later file) → the sink of one file."""
+
+
+@dataclass(slots=True)
+class _Share(Ledger):
+    """What one file holds of a stream that goes on in the next; stands where a ledger would."""
+
+    first_frame: int | None = None
+    last_frame: int | None = None
+    next_name: str = ""
+
+    def note(self, seq: int) -> None:
+        self.delivered += 1
+        self.first_frame = seq if self.first_frame is None else self.first_frame
+        self.last_frame = seq
+
+    def row(self) -> dict[str, Any]:
+        return {
+            "type": "rotated",
+            "schema": SCHEMA_VERSION,
+            "stream": self.stream,
+            "frames": self.delivered,
+            "first_frame": self.first_frame,
+            "last_frame": self.last_frame,
+            "next": self.next_name,
+        }
+
+
+class RotatingSink:
+    """Hands everything to the sink of one file, and goes on to the next when it is time."""
+
+    lossless = True
+
+    def __init__(
+        self,
+        target: Path,
+        make: Make,
+        rotation: Rotation,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`target`: the name without a number; `clock`: seconds that only rise."""
+        self._target, self._make, self._rotation, self._clock = target, make, rotation, clock
+        self._infos: dict[str, StreamInfo] = {}
+        self._shares: dict[str, _Share] = {}
+        self._began: float | None = None
+        self._paths: list[Path] = []
+        self._number = _highest_number(target) + 1
+        self._path = self._numbered(self._number)
+        self._sink = make(self._path, False)
+
+    def open_stream(self, info: StreamInfo) -> None:
+        self._infos[info.stream] = info
+        self._shares.setdefault(info.stream, _Share(info.stream))
+        self._sink.open_stream(info)
+
+    def write(self, frame: Frame, results: Sequence[AUResult]) -> None:
+        if self._due():
+            self._go_on()
+        self._began = self._clock() if self._began is None else self._began
+        self._sink.write(frame, results)
+        self._shares[frame.stamp.stream].note(frame.stamp.seq)
+
+    def close_stream(self, ledger: Ledger) -> None:
+        self._infos.pop(ledger.stream, None)
+        self._sink.close_stream(ledger)
+
+    def finish(self) -> list[Path]:
+        return [*self._paths, *self._sink.finish()]
+
+    def abort(self) -> None:
+        self._sink.abort()
+
+    def _due(self) -> bool:
+        if self._began is None:
+            return False
+        if self._rotation.seconds is not None:
+            return self._clock() - self._began >= self._rotation.seconds
+        with suppress(OSError):
+            size = self._path.with_name(self._path.name + ".part").stat().st_size
+            return size >= (self._rotation.size_bytes or 0)
+        return False
+
+    def _go_on(self) -> None:
+        self._number += 1
+        path = self._numbered(self._number)
+        for stream in self._infos:
+            self._shares[stream].next_name = path.name
+            self._sink.close_stream(self._shares[stream])
+        self._paths += self._sink.finish()
+        LOG.info("closed %s", self._path)
+        self._path, self._began = path, None
+        self._sink = self._make(path, True)
+        for stream, info in self._infos.items():
+            self._shares[stream] = _Share(stream)
+            self._sink.open_stream(info)
+
+    def _numbered(self, number: int) -> Path:
+        return named(self._target, f"{number:04d}")
+
+
+def _highest_number(target: Path) -> int:
+    pattern = re.compile(re.escape(target.stem) + r"\.(\d{4,9})" + re.escape(target.suffix) + r"(\.part)?")
+    try:
+        names = [path.name for path in target.absolute().parent.iterdir()]
+    except OSError as error:
+        raise OutputError(f"{target}: its folder cannot be read: {error.strerror}") from error
+    return max((int(found[1]) for name in names if (found := pattern.fullmatch(name))), default=0)
