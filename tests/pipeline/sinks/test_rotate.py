@@ -204,11 +204,14 @@ def test_a_stream_that_ends_early_has_its_ledger_where_it_ended(tmp_path: Path) 
 def test_a_failed_run_leaves_what_was_closed(tmp_path: Path) -> None:
     sink = open_rotating(tmp_path / "r.jsonl", "1kB", ("a",))
     sink.open_stream(info("a"))
-    for i in range(4):
+    for i in range(8):
         sink.write(frame(stamp(i, "a")), [result(stamp(i, "a"), crop())])
     sink.abort()
-    names = sorted(p.name for p in tmp_path.iterdir())
-    assert names == ["r.0001.jsonl", "r.0002.jsonl", "r.0003.jsonl", "r.0004.jsonl.part"]
+    *closed, last = sorted(tmp_path.iterdir())
+    assert last.name == f"r.{len(closed) + 1:04d}.jsonl.part"
+    assert len(closed) > 1
+    for path in closed:
+        assert [row["type"] for row in rows(path)][-1] == "rotated"
 
 
 @pytest.mark.parametrize(
