@@ -143,7 +143,7 @@ WRONG_OPTIONS: list[tuple[str, Maker | None, str, list[str], str]] = [
     ("folder that is not there", None, "no/r.jsonl", ["--out", "{bad}"], "make it first"),
     ("output over the source", None, "", ["--out", "{clip}"], "source|read"),
     ("same output twice", None, "r.jsonl", ["--out", "{bad}", "--out", "{bad}"], "twice"),
-    ("publishing to the world", None, "", ["--publish", "tcp://0.0.0.0:5556"], "loopback"),
+    ("publishing to the world", None, "", ["--publish", "tcp://0.0.0.0:5556"], "--keys DIR"),
     ("config that is not there", None, "run.toml", ["--config", "{bad}"], "cannot be read"),
 ]
 
