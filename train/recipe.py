@@ -58,12 +58,23 @@ class DataTable:
     validation_seed: int = 0
     validation_subjects: tuple[int, ...] = ()
     """Named ones instead of a share."""
+    test_subjects: tuple[int, ...] = ()
+    """Not trained on, and not validated on unless they are named there too."""
+    shown_only: bool = False
+    """Leave out samples that show none of the AUs, as CEDNN does on CK+."""
+    dataset: str = ""
+    fold: str = ""
+    """Of a published protocol: the part that is tested."""
+    protocol: Literal["", "clean", "paper"] = ""
+    """See train/protocol.py."""
 
     def __post_init__(self) -> None:
         if not self.folders:
             raise ValueError("folders: expected at least one sample folder, got none")
         _require(self, 0.01, 0.9, "validation_share")
         _require(self, 0, math.inf, "validation_seed")
+        if self.protocol != "paper" and set(self.validation_subjects) & set(self.test_subjects):
+            raise ValueError("validation_subjects: expected others than test_subjects, unless protocol is 'paper'")
 
 
 @dataclass(frozen=True, slots=True)
