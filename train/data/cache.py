@@ -66,8 +66,8 @@ class PreparedRecording:
 
 @dataclass(frozen=True, eq=False)
 class PreparedSet:
-    """A prepared dataset, open for reading. Rows are those of `samples`, 0 … n − 1, in order of recordings and
-    frames."""
+    """A prepared dataset, open for reading. Rows are those of `samples`, 0 … n − 1, by recording and
+    frame."""
 
     folder: Path
     dataset: str

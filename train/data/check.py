@@ -17,6 +17,7 @@ from pipeline.progress import Progress
 from train.data.base import Dataset, Problem, Subject
 from train.data.folds import parts_of
 from train.data.layouts import recognise
+from train.data.mimic import MARK, is_rendered
 from train.shards import UNKNOWN, write_whole
 
 SHOWN_PROBLEMS = 12
@@ -182,13 +183,18 @@ def _check_subjects(report: Report) -> None:
     dataset, there = report.dataset, {subject.name for subject in report.subjects}
     missing = [name for name in dataset.subjects if name not in there]
     strange = sorted(there - set(dataset.subjects)) if dataset.subjects else []
+    rendered = is_rendered(report.root)
+    if rendered:
+        text = f"{MARK}: rendered faces in the layout of {dataset.title}, not the dataset"
+        report.problems.append(Problem(text, False))
     if missing:
-        report.problems.append(Problem(f"subjects that are not there: {', '.join(missing)}", True))
+        text = f"subjects that are not there: {', '.join(missing)}"
+        report.problems.append(Problem(text, not rendered))
     if strange:
         report.problems.append(Problem(f"no subjects of {dataset.title}: {', '.join(strange)}", False))
     if not dataset.subjects and len(there) != dataset.subject_count:
         text = f"{len(there)} subjects, {dataset.title} has {dataset.subject_count}"
-        report.problems.append(Problem(text, len(there) < dataset.subject_count))
+        report.problems.append(Problem(text, len(there) < dataset.subject_count and not rendered))
     if not any(subject.levels.any() for subject in report.subjects):
         report.problems.append(Problem("no intensity of any AU in it; taken as unknown", False))
     labels = report.total("labels")

@@ -125,6 +125,24 @@ class Studio:
             shots = [replace(shot, picture_bgr=picture) for shot, picture in zip(shots, decoded, strict=True)]
         return shots
 
+    def sitting(self, size_wh: tuple[int, int], face_px: float) -> Shoot:
+        """A laboratory's circumstances, the same for every recording: the person's usual light, a good camera
+        that stands still, the face in the middle."""
+        rng = self._rng(4)
+        shoot = self._shoot(rng, moving=False, elsewhere=0.0)
+        centre = (size_wh[0] / 2, size_wh[1] / 2 - 0.27 * face_px / _FACE_UNITS)
+        camera = Camera(0.0, 0.8, None, None, shoot.camera.tone)
+        setting = draw_setting(self.figure, size_wh, rng)
+        return replace(
+            shoot,
+            size_wh=size_wh,
+            face_px=face_px,
+            centre=centre,
+            camera=camera,
+            setting=setting,
+            distance=12.0,
+        )
+
     def _shoot(self, rng: np.random.Generator, moving: bool, elsewhere: float) -> Shoot:
         """elsewhere: chance of another light and camera than the person's usual ones."""
         own = self._rng(3)
