@@ -112,7 +112,7 @@ def look(learner: Learner, batch: Batch, spec: EngineSpec) -> list[dict[str, Map
 def draw(
     path: Path, heading: Heading, batch: Batch, maps: Sequence[Mapping[str, Map]], spec: EngineSpec
 ) -> Path:
-    """Samples down; their crop and the maps across. A frame in orange: the sample is labelled with that AU."""
+    """Samples down; crop and maps across. A frame in orange: the sample is labelled with that AU."""
     titles = list(maps[0])
     width, height = 1.05 * (len(titles) + 1) + 0.3, 1.12 * len(maps) + 1.0
     figure = start(max(width, 6.5), height, heading, "attention on tested subjects")

@@ -44,6 +44,21 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise SourceError(f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}") from None
 
 
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts alone.
+
+    Raises:
+        SourceError: as `read`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
+            return facts
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}") from None
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file, its first 16 digits.
 

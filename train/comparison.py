@@ -33,7 +33,7 @@ class Comparison:
     pooled: Columns | None
     """Of the frames of all folds together; None while one is missing."""
     tuned: Columns | None
-    """The mean of folds with thresholds chosen on validation; None where there are none, or a fold is missing."""
+    """The mean of folds at thresholds from validation; None where there are none, or a fold is missing."""
 
     @property
     def missing(self) -> tuple[str, ...]:

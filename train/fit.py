@@ -88,7 +88,7 @@ class Run:
         self.facts: dict[str, Any] = {}
         if (out / LAST).exists():
             self.tensors, self.facts = checkpoint.read(out / LAST)
-            if changed := differences(_decisive(self.facts["recipe"]), _decisive(plain(recipe))):
+            if changed := differences(decisive(self.facts["recipe"]), decisive(plain(recipe))):
                 shown = "; ".join(changed[:3])
                 raise UsageError(f"{out}: holds a run of another recipe ({shown}); give another --out")
         try:
@@ -206,7 +206,7 @@ class Run:
         self._initialise(run)
         table, crop = self.recipe.augment, self.recipe.engine.crop
         network: Any = run.learner.eval().network
-        identity = {"recipe": _decisive(plain(self.recipe)), "index": index, "augmented": augmented}
+        identity = {"recipe": decisive(plain(self.recipe)), "index": index, "augmented": augmented}
 
         @torch.inference_mode()
         def features_of(copy: int, chosen: NDArray[np.int64]) -> Tensor:
@@ -286,7 +286,7 @@ class Run:
         )
 
 
-def _decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plain recipe that the weights depend on."""
     return {k: v for k, v in recipe.items() if k not in ("workers", "checkpoint_minutes", "note")}
 

@@ -17,9 +17,10 @@ from train.comparison import THRESHOLD
 from train.data.cache import PreparedSet
 from train.evaluate import judged, load_learner, plain_batches
 from train.export import export
-from train.fit import BEST
+from train.fit import BEST, decisive
 from train.pool import Pool
-from train.recipe import Recipe
+from train.recipe import Recipe, differences
+from train.tables import plain
 from train.tested import Tested, found_by, identity_of
 
 
@@ -62,8 +63,11 @@ class FoldTest:
         return export(self.run, folder, self.name)[0]
 
     def known(self, visible: str) -> Tested | None:
-        """An earlier test of the same weights; None where there is none."""
+        """An earlier test of the same weights by the same recipe; None where there is none."""
         if not (self.run / BEST).exists() or not (self.folder / "bundle" / "engine.json").exists():
+            return None
+        trained = checkpoint.read_facts(self.run / BEST)["recipe"]
+        if differences(decisive(trained), decisive(plain(self.recipe))):
             return None
         return Tested.load(self._path(visible), self._identity(self.bundle(), visible))
 

@@ -107,7 +107,7 @@ def bars(path: Path, heading: Heading, comparison: Comparison) -> Path:
 
 
 def curve(probability: NDArray[np.floating], present: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Recall and precision at every threshold, from the highest down; equal probabilities are called together.
+    """Recall and precision at every threshold, from the highest down; equal probabilities go together.
 
     Args:
         probability: (n,).
@@ -183,8 +183,8 @@ def _draw_curve(axes: Any, tested: Tested, a: int, colour: str, name: str) -> No
 
 
 def together(occurrence: NDArray[np.uint8], said: NDArray[np.bool_]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """How often AU j is labelled, and how often it is called, on frames that show AU i: (A, A) each, NaN where i is
-    never shown or j never known there.
+    """How often AU j is labelled, and how often called, on frames that show AU i: (A, A) each, NaN where i
+    is never shown or j never known there.
 
     Args:
         occurrence: (n, A), 0, 1 or 9 for unknown.

@@ -1,8 +1,8 @@
 """From a study to the runs of its folds: who is trained on, who decides, who is tested.
 
-`clean`, the default: a part of the training subjects decides which epoch is kept, and the thresholds; the tested
-subjects decide nothing. `paper`: the tested fold itself decides which epoch is kept, as in the public code that
-most of these papers compare with; no threshold is chosen then but the papers' 0.5.
+`clean`, the default: a part of the training subjects decides which epoch is kept, and the thresholds; the
+tested subjects decide nothing. `paper`: the tested fold itself decides which epoch is kept, as in the public
+code that most of these papers compare with; no threshold is chosen then but the papers' 0.5.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from pipeline.errors import UsageError
 from train.data.cache import PreparedSet
-from train.data.folds import Fold, folds, present_parts
+from train.data.folds import Fold, folds, present_folds
 from train.recipe import Recipe
 
 Protocol = Literal["clean", "paper"]
@@ -29,14 +29,14 @@ def folds_of(prepared: PreparedSet, partial: bool) -> tuple[Fold, ...]:
 
     Args:
         prepared: the dataset.
-        partial: go by those of the published subjects that are there; the folds are not the published ones then.
+        partial: go by those published subjects that are there; these are not the published folds then.
 
     Raises:
         UsageError: subjects are missing or unknown, or a part has nobody.
     """
     if not partial:
         return folds(prepared.dataset, prepared.subjects)
-    return present_parts(prepared.dataset, prepared.subjects)
+    return present_folds(prepared.dataset, prepared.subjects)
 
 
 def chosen(every: Sequence[Fold], wanted: Sequence[str]) -> tuple[Fold, ...]:
@@ -61,9 +61,7 @@ def chosen(every: Sequence[Fold], wanted: Sequence[str]) -> tuple[Fold, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def plan(
-    recipe: Recipe, prepared: PreparedSet, name: str, test: Sequence[str], protocol: Protocol
-) -> Recipe:
+def plan(recipe: Recipe, prepared: PreparedSet, name: str, test: Sequence[str], protocol: Protocol) -> Recipe:
     """The recipe of one fold.
 
     Args:
@@ -80,7 +78,9 @@ def plan(
     tested = tuple(sorted(number[subject] for subject in test))
     if protocol == "paper":
         if not tested:
-            raise UsageError("--protocol paper: goes with a dataset's own folds; leave it out beside --test-on")
+            raise UsageError(
+                "--protocol paper: goes with a dataset's own folds; leave it out beside --test-on"
+            )
         deciding = tested
     else:
         train = sorted(set(number.values()) - set(tested))
@@ -112,8 +112,8 @@ def across(trained: PreparedSet, tested: PreparedSet) -> Fold:
     others = tuple(name for name in tested.subjects if name.rpartition("_")[2] not in known)
     if not others:
         raise UsageError(
-            f"--test-on {tested.dataset}: all of its subjects are in {trained.dataset} too, which is trained on; "
-            "name another dataset"
+            f"--test-on {tested.dataset}: all of its subjects are in {trained.dataset} too, which is "
+            "trained on; name another dataset"
         )
     # F001 of BP4D and F001 of BP4D+ are two persons, so the ones trained on go by their dataset as well.
     return Fold("all", tuple(f"{trained.dataset} {name}" for name in trained.subjects), others)

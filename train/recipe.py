@@ -74,7 +74,9 @@ class DataTable:
         _require(self, 0.01, 0.9, "validation_share")
         _require(self, 0, math.inf, "validation_seed")
         if self.protocol != "paper" and set(self.validation_subjects) & set(self.test_subjects):
-            raise ValueError("validation_subjects: expected others than test_subjects, unless protocol is 'paper'")
+            raise ValueError(
+                "validation_subjects: expected others than test_subjects, unless protocol is 'paper'"
+            )
 
 
 @dataclass(frozen=True, slots=True)

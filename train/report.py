@@ -1,4 +1,4 @@
-"""Comparisons as Markdown and JSON. What is rendered says so in every table, and what is missing is not averaged."""
+"""Comparisons as Markdown and JSON. Rendered data says so in every table; what is missing is not averaged."""
 
 from __future__ import annotations
 

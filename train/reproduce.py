@@ -1,4 +1,4 @@
-"""`python -m train reproduce --paper PAPER --dataset DATASET --root ROOT`: a paper's folds, its table beside ours.
+"""`python -m train reproduce --paper PAPER --dataset DATASET --root ROOT`: the paper's table beside ours.
 
 OUT/report.md, report.json      the tables; rewritten after every fold
 OUT/pictures/                   bars, precision over recall, co-occurrence, training, attention
@@ -14,101 +14,53 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from train import protocol, tables
-from train.data.cache import PreparedSet
+from train import protocol
 from train.data.folds import Fold
 from train.fit import fit, say
-from train.foldtest import FoldTest
 from train.obtain import obtain
-from train.paper_tables import Study, find
-from train.recipe import Recipe, differences, read_recipe
-from train.results import pictures, result
+from train.paper_tables import find
+from train.recipe import read_recipe
 from train.report import markdown, plain
+from train.results import pictures, result
 from train.shards import write_whole
+from train.task import Task
 from train.tested import VISIBLE, Tested
 from train.variants import changes
 
 OUT = Path("build") / "reproduce"
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """What the command line asks for."""
-
-    study: Study
-    variant: str
-    protocol: protocol.Protocol
-    trained: PreparedSet
-    tested: PreparedSet | None
-    """Another dataset to test on; None for the folds of the one that is trained on."""
-    every: tuple[Fold, ...]
-    """All folds; one named `all`, testing strangers, where another dataset is tested."""
-    todo: tuple[Fold, ...]
-    recipe: Recipe
-    papers: Recipe
-    """As the paper has it: without --set."""
-    visible: tuple[str, ...]
-    hop: int
-    partial: bool
-    out: Path
-
-    @property
-    def synthetic(self) -> bool:
-        """Whether anything in it is rendered."""
-        return self.trained.synthetic or (self.tested is not None and self.tested.synthetic)
-
-    @property
-    def changed(self) -> list[str]:
-        """Where the recipe was changed by hand."""
-        return differences(tables.plain(self.papers), tables.plain(self.recipe))
-
-
-def run(wanted: Wanted) -> Path:
+def run(task: Task) -> Path:
     """Train, test and report fold by fold; returns the report.
 
     Raises:
         AustreamError: with one line that says what is wrong; folds that are done stay.
     """
-    for number, fold in enumerate(wanted.todo):
-        say(f"{wanted.study.name} {wanted.variant}: fold {fold.name} ({number + 1} of {len(wanted.todo)})")
-        test = fold_test(wanted, fold)
+    for number, fold in enumerate(task.todo):
+        say(f"{task.study.name} {task.variant}: fold {fold.name} ({number + 1} of {len(task.todo)})")
+        test = task.fold_test(fold)
         fit(test.recipe, test.run)
-        for visible in wanted.visible:
+        for visible in task.visible:
             test.tested(visible)
-        report(wanted)
-    return report(wanted)
+        report(task)
+    return report(task)
 
 
-def fold_test(wanted: Wanted, fold: Fold) -> FoldTest:
-    """Where a fold is trained and tested."""
-    test = () if wanted.tested is not None else fold.test
-    recipe = protocol.plan(wanted.recipe, wanted.trained, fold.name, test, wanted.protocol)
-    return FoldTest(
-        name=f"{wanted.study.name}-{fold.name.lower()}",
-        recipe=recipe,
-        folder=wanted.out / fold.name,
-        prepared=wanted.tested or wanted.trained,
-        people=fold.test,
-        hop=wanted.hop,
-    )
-
-
-def report(wanted: Wanted) -> Path:
+def report(task: Task) -> Path:
     """Write tables and pictures of what is there."""
     found: dict[str, Mapping[str, Tested | None]] = {}
-    tests = {fold.name: fold_test(wanted, fold) for fold in wanted.every}
-    for visible in wanted.visible:
+    tests = {fold.name: task.fold_test(fold) for fold in task.every}
+    for visible in task.visible:
         found[visible] = {name: test.known(visible) for name, test in tests.items()}
-    shown = result(wanted, found)
-    path = wanted.out / "report.md"
-    wanted.out.mkdir(parents=True, exist_ok=True)
+    shown = result(task, found)
+    path = task.out / "report.md"
+    task.out.mkdir(parents=True, exist_ok=True)
     write_whole(path, markdown(shown).encode())
-    write_whole(wanted.out / "report.json", (json.dumps(plain(shown), indent=2) + "\n").encode())
-    pictures(wanted, shown, found, tests)
+    write_whole(task.out / "report.json", (json.dumps(plain(shown), indent=2) + "\n").encode())
+    pictures(task, shown, found, tests)
     return path
 
 
@@ -131,7 +83,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--test-on", metavar="DATASET", help="train on all of --dataset, test on another one")
     made.add_argument("--test-root", type=Path, metavar="DIR")
     made.add_argument("--test-cache", type=Path, metavar="DIR")
-    made.add_argument("--occluded", action="store_true", help="ARL's study: with only half of each face visible")
+    made.add_argument(
+        "--occluded", action="store_true", help="ARL's study: with only half of each face visible"
+    )
     made.add_argument("--hop", type=int, default=1, metavar="N", help="frames between tested windows")
     made.add_argument("--partial", action="store_true", help="also with subjects missing; no published folds")
     return made
@@ -143,14 +97,14 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         AustreamError: with one line that says what is wrong.
     """
-    wanted = parse(parser().parse_args(argv))
-    path = run(wanted)
+    task = parse(parser().parse_args(argv))
+    path = run(task)
     print(path.read_text(encoding="utf-8"))
     print(f"report: {path}; pictures: {path.parent / 'pictures'}")
     return 0
 
 
-def parse(args: argparse.Namespace) -> Wanted:
+def parse(args: argparse.Namespace) -> Task:
     """Everything settled and opened before anything is trained.
 
     Raises:
@@ -177,7 +131,7 @@ def parse(args: argparse.Namespace) -> Wanted:
     else:
         every = protocol.folds_of(trained, args.partial)
     suffix = f"{'' if args.protocol == 'clean' else '-paper'}{f'-on-{args.test_on}' if tested else ''}"
-    return Wanted(
+    return Task(
         study=study,
         variant=variant,
         protocol=args.protocol,

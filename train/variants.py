@@ -69,11 +69,24 @@ def _iarl(variant: str) -> Changes | None:
 
 
 def _eacnet(variant: str) -> Changes | None:
+    """On BP4D, where each is a step to the next."""
     later = {"fvgg": ("phase.2={}", "phase.1={}"), "enet": ("phase.2={}",), "eacnet": ()}
-    if variant not in later:
+    return (*_eacnet_engine(variant), *later[variant]) if variant in later else None
+
+
+def _eacnet_on_disfa(variant: str) -> Changes | None:
+    """From the same variant on BP4D."""
+    if variant not in ("fvgg", "enet", "eacnet"):
         return None
-    centers = (f"engine.au_centers={str(variant != 'fvgg').lower()}",)
-    return (f'engine.variant={{variant = "{variant}"}}', *centers, *later[variant])
+    begins = f"build/reproduce/eacnet-bp4d-{variant}/P1/run/best.safetensors"
+    before = "crops" if variant == "eacnet" else "fc6"
+    kept = f'phase.0.freeze=["features", "{before}", "fc7"]'
+    return (*_eacnet_engine(variant), f'initial="{begins}"', kept)
+
+
+def _eacnet_engine(variant: str) -> Changes:
+    reads = str(variant != "fvgg").lower()
+    return f'engine.variant={{variant = "{variant}"}}', f"engine.au_centers={reads}"
 
 
 def _tranet(variant: str) -> Changes | None:
@@ -81,12 +94,13 @@ def _tranet(variant: str) -> Changes | None:
     return (f'engine.variant={{variant = "{variant}"}}',) if variant in known else None
 
 
-BY_PAPER: Mapping[str, Callable[[str], Changes | None]] = {
+BY_STUDY: Mapping[str, Callable[[str], Changes | None]] = {  # by paper, or by study where that differs
     "cednn": _cednn,
     "satnet": _satnet,
     "arl": _arl,
     "iarl": _iarl,
     "eacnet": _eacnet,
+    "eacnet-disfa": _eacnet_on_disfa,
     "tranet": _tranet,
 }
 
@@ -97,7 +111,8 @@ def changes(study: Study, variant: str) -> Changes:
     Raises:
         UsageError: the paper has no such variant.
     """
-    found = BY_PAPER[study.name.split("-")[0]](variant)
+    paper = study.name.split("-")[0]
+    found = BY_STUDY.get(study.name, BY_STUDY[paper])(variant)
     if found is None:
         known = ", ".join(study.variants)
         raise UsageError(f"--variant {variant}: no variant of {study.title}; expected one of {known}")

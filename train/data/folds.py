@@ -136,8 +136,8 @@ def folds(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple[Fold, .
     )
 
 
-def present_parts(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple[Fold, ...]:
-    """Folds of those published subjects that are there: for a look at half a dataset, not for a paper's table.
+def present_folds(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple[Fold, ...]:
+    """Folds of those published subjects that are there: a look at half a dataset, not a paper's table.
 
     Raises:
         UsageError: somebody is in no published part, or fewer than two parts have anybody.
@@ -151,7 +151,9 @@ def present_parts(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple
     parts = {name: part for name, part in parts.items() if part}
     tested = [name for name in parts if not dataset.startswith("fera") or name != "training"]
     if len(parts) < 2 or not tested:
-        raise UsageError(f"{dataset}: {', '.join(sorted(there))}: all in one part; no fold can be made of them")
+        raise UsageError(
+            f"{dataset}: {', '.join(sorted(there))}: all in one part; no fold can be made of them"
+        )
     return tuple(
         Fold(name, tuple(s for other in parts if other != name for s in parts[other]), parts[name])
         for name in tested
