@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-CropKind = Literal["five_point", "box", "level_eyes", "nose_center"]
+CropKind = Literal["five_point", "box", "level_eyes", "level_eyes_whole", "nose_center"]
 
 AU_CENTERS = 20
 """The places on a face that `EngineSpec.au_centers` speaks of."""
@@ -26,8 +26,8 @@ class CropSpec:
     kind: CropKind
     """`five_point`: aligned by eye corners and nose base (CEDNN). `box`: the face's box, upright as in the
     frame. `level_eyes`: eyes level, a square around eyes, nose and mouth corners, of which the middle 88 %
-    (ARL's 176 of 200 px). `nose_center`: the middle of the nose's ridge in the centre, the chin near the
-    lower edge (TRA-Net)."""
+    (ARL's 176 of 200 px). `level_eyes_whole`: all of that square, which ARL's training cuts at random.
+    `nose_center`: the middle of the nose's ridge in the centre, the chin near the lower edge (TRA-Net)."""
     size_px: int
 
     def __post_init__(self) -> None:
@@ -42,6 +42,21 @@ class CropSpec:
     def name(self) -> str:
         """The key under which the face stage hands the crop over, e.g. `five_point_224`."""
         return f"{self.kind}_{self.size_px}"
+
+    @staticmethod
+    def named(name: str) -> CropSpec:
+        """`five_point_224` → the crop.
+
+        Raises:
+            ValueError: it is no crop's name.
+        """
+        kind, _, size = name.rpartition("_")
+        if kind not in get_args(CropKind) or not size.isdigit() or not int(size):
+            kinds = ", ".join(get_args(CropKind))
+            raise ValueError(
+                f"crop: expected a name like five_point_224, of a kind among {kinds}, got {name!r}"
+            )
+        return CropSpec(kind, int(size))  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ them: eye corners 33, 133, 362, 263; nose base 2; contour `mesh.JAW` (dlib 1–1
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import cv2
@@ -68,6 +69,12 @@ def five_point_transform(points: NDArray[np.float32], size_px: int = ALIGNED_PX)
     return similarity(points[list(FIVE_POINTS), :2].astype(np.float64), _TEMPLATE * size_px)
 
 
+def box_around(points: NDArray[np.float32]) -> tuple[float, float, float, float]:
+    """The box around a face's points, x0, y0, x1, y1 in their pixels: the tracker's `bbox_xyxy`."""
+    low, high = points[:, :2].min(0), points[:, :2].max(0)
+    return float(low[0]), float(low[1]), float(high[0]), float(high[1])
+
+
 def box_transform(bbox_xyxy: tuple[float, float, float, float], size_px: int) -> NDArray[np.float64]:
     """The scaling (2×3) from the frame's pixels to the square around a box, upright as in the frame."""
     x0, y0, x1, y1 = bbox_xyxy
@@ -81,7 +88,9 @@ def box_transform(bbox_xyxy: tuple[float, float, float, float], size_px: int) ->
     )
 
 
-def level_eyes_transform(points: NDArray[np.float32], size_px: int) -> NDArray[np.float64]:
+def level_eyes_transform(
+    points: NDArray[np.float32], size_px: int, shown: float = LEVEL_EYES_SHOWN
+) -> NDArray[np.float64]:
     """The similarity (2×3) that levels the eyes of 478×3 points: ARL's alignment, the middle of its crops."""
     eyes = [points[list(eye), :2].astype(np.float64).mean(0) for eye in (_EYE_RIGHT, _EYE_LEFT)]
     across = eyes[1] - eyes[0]
@@ -90,7 +99,7 @@ def level_eyes_transform(points: NDArray[np.float32], size_px: int) -> NDArray[n
     others = points[[_NOSE_TIP, mesh.MOUTH_CORNER_RIGHT, mesh.MOUTH_CORNER_LEFT], :2]
     level = np.vstack([*eyes, others]) @ turn.T
     low, high = level.min(0), level.max(0)
-    side = max(float((high - low).max()) * LEVEL_EYES_SIDE * LEVEL_EYES_SHOWN, 1.0)
+    side = max(float((high - low).max()) * LEVEL_EYES_SIDE * shown, 1.0)
     scale = size_px / side
     return np.column_stack([scale * turn, size_px / 2 - scale * (low + high) / 2])
 
@@ -106,6 +115,7 @@ def nose_center_transform(points: NDArray[np.float32], size_px: int) -> NDArray[
 _BY_POINTS: dict[CropKind, Callable[[NDArray[np.float32], int], NDArray[np.float64]]] = {
     "five_point": five_point_transform,
     "level_eyes": level_eyes_transform,
+    "level_eyes_whole": partial(level_eyes_transform, shown=1.0),
     "nose_center": nose_center_transform,
 }
 

@@ -166,9 +166,7 @@ class FaceTracker:
     def _observe(self, image_bgr: NDArray[np.uint8], region: Region) -> Observation:
         points, presence = self._mesh(image_bgr, region)
         aligned = mesh.warp(image_bgr, align.five_point_transform(points), align.ALIGNED_PX)
-        low, high = points[:, :2].min(0), points[:, :2].max(0)
-        box = float(low[0]), float(low[1]), float(high[0]), float(high[1])
-        return Observation(points, presence, aligned, appearance(aligned), box)
+        return Observation(points, presence, aligned, appearance(aligned), align.box_around(points))
 
     def _follow(self, image_bgr: NDArray[np.uint8], pts_seconds: float) -> None:
         followed: list[tuple[Track, Observation]] = []

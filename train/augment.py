@@ -9,16 +9,24 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.spec import AU_CENTERS
 from train.recipe import AugmentTable
 from train.synth.head import mean_head
 
 Picture = NDArray[np.uint8]
+_MIRRORED_CENTERS = [i ^ 1 if i // 2 != 8 else i for i in range(AU_CENTERS)]
+"""Which AU centre is which in a mirrored face. All pairs are right and left but that of AU23, the middles of
+the upper and the lower lip: `pipeline.align.au_centers`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
     """What happens to one sample, or alike to all frames of one window."""
 
+    px: int
+    """Side of the pictures that come in."""
+    cut: tuple[int, int, int] | None
+    """x, y and side of the piece that is kept of a picture once it is moved, None for all of it."""
     flip: bool
     matrix: NDArray[np.float64] | None
     """(2, 3) from old to new pixels."""
@@ -47,6 +55,9 @@ class Change:
             out = cv2.warpAffine(
                 out, self.matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
             )
+        if self.cut is not None:
+            x, y, side = self.cut
+            out = np.ascontiguousarray(out[y : y + side, x : x + side])
         out = cv2.LUT(out, self.tone)
         if self.blur > 0.05:
             out = cv2.GaussianBlur(out, (0, 0), self.blur)
@@ -89,6 +100,19 @@ class Change:
         out[1] *= there
         return out
 
+    def centers(self, shares: NDArray[np.float32]) -> NDArray[np.float32]:
+        """(20, 2) shares of the picture's side, moved as the picture is, left and right exchanged when it is
+        mirrored; of the piece's side where one is cut."""
+        at, side = shares * float(self.px) - 0.5, self.px
+        if self.flip:
+            at = at[_MIRRORED_CENTERS]
+            at[:, 0] = self.px - 1 - at[:, 0]
+        if self.matrix is not None:
+            at = at @ self.matrix[:, :2].T + self.matrix[:, 2]
+        if self.cut is not None:
+            at, side = at - self.cut[:2], self.cut[2]
+        return ((at + 0.5) / side).astype(np.float32)
+
     def levels(self, level_map: Picture) -> Picture:
         """(px, px), 0–5, moved as the picture is."""
         if not self.neutral or not level_map.any():
@@ -103,8 +127,17 @@ class Change:
         return out
 
 
-def draw(table: AugmentTable, px: int, rng: np.random.Generator) -> Change:
-    """One change; the same generator gives the same one."""
+def draw(table: AugmentTable, px: int, rng: np.random.Generator, kept_px: int | None = None) -> Change:
+    """One change; the same generator gives the same one.
+
+    Args:
+        table: how strong.
+        px: side of the pictures.
+        rng: its generator.
+        kept_px: side of the piece to cut out at random; all of the picture where none is given.
+    """
+    if kept_px == px:
+        kept_px = None
 
     def either(size: float) -> float:
         return float(rng.uniform(-size, size))
@@ -114,10 +147,14 @@ def draw(table: AugmentTable, px: int, rng: np.random.Generator) -> Change:
     angle, scale = math.radians(either(table.rotate_deg)), 1 + either(table.scale)
     shift = (either(table.shift_px), either(table.shift_px))
     moves = bool(table.rotate_deg or table.scale or table.shift_px)
-    width, height = rng.integers(px // 10, px // 2, 2)
-    corner = rng.integers(0, px - np.array([width, height]))
+    shown = kept_px or px
+    width, height = rng.integers(shown // 10, shown // 2, 2)
+    corner = rng.integers(0, shown - np.array([width, height]))
     blurs, compresses, hides = rng.uniform(size=3) < (0.5, table.jpeg, table.erase)
+    cut = None if kept_px is None else (*rng.integers(0, px - kept_px + 1, 2).tolist(), kept_px)
     return Change(
+        px=px,
+        cut=cut,
         flip=bool(rng.uniform() < table.flip),
         matrix=_similarity(px, angle, scale, shift) if moves else None,
         tone=np.clip(np.round(tone), 0, 255).astype(np.uint8),

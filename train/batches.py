@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from engines.spec import CropSpec
 from train.augment import Change, draw
 from train.features import FeatureCache
 from train.pool import Pool
@@ -29,11 +30,14 @@ class Batch:
     """What else the network reads, by name and as in `EngineSpec.inputs`."""
     occurrence: Tensor
     """uint8 (B, A), 0, 1 or 9: of the last frame of a window."""
+    intensity: Tensor
+    """float32 (B, A), 0–5, NaN for unknown: of the same frame."""
 
     def to(self, device: torch.device) -> Batch:
         """The same on another device."""
         beside = {name: tensor.to(device, non_blocking=True) for name, tensor in self.beside.items()}
-        return Batch(self.pictures.to(device, non_blocking=True), beside, self.occurrence.to(device))
+        pictures = self.pictures.to(device, non_blocking=True)
+        return Batch(pictures, beside, self.occurrence.to(device), self.intensity.to(device))
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,9 @@ class Batches(Dataset[Batch]):
     items: NDArray[np.int64]
     """(k, T): rows of each sample or window that is trained on."""
     crop: str
+    """Which pictures of the samples are read."""
     beside: tuple[str, ...]
-    """Of `level_map`, `neutral`, `landmarks`: what else the network reads."""
+    """Of `level_map`, `au_centers`, `neutral`, `landmarks`: what else the network reads."""
     table: AugmentTable | None
     """None: pictures as they are."""
     batch_size: int
@@ -54,6 +59,8 @@ class Batches(Dataset[Batch]):
     sampler: str = "uniform"
     seed: tuple[int, ...] = (0,)
     features: FeatureCache | None = None
+    kept_px: int | None = None
+    """Side of the piece that the network gets of each picture, cut at random; None for all of it."""
 
     def __len__(self) -> int:
         """Batches of one pass."""
@@ -65,26 +72,30 @@ class Batches(Dataset[Batch]):
         lap, k = divmod(number, len(self))
         chosen = self.order(lap)[k * self.batch_size : (k + 1) * self.batch_size]
         windows = self.items[chosen]
-        occurrence = torch.from_numpy(self.pool.occurrence[windows[:, -1]])
+        labels = self.pool.occurrence[windows[:, -1]], self.pool.intensity[windows[:, -1]]
+        occurrence, intensity = map(torch.from_numpy, labels)
         if self.features is not None:
-            return Batch(self.features.read(windows, self._rng(lap, k)), {}, occurrence)
+            return Batch(self.features.read(windows, self._rng(lap, k)), {}, occurrence, intensity)
         table = self.table
         if table is None:
             changes: list[Change | None] = [None] * len(windows)
         else:
-            px = int(self.crop.rpartition("_")[2])
-            changes = [draw(table, px, self._rng(lap, k, i)) for i in range(len(windows))]
+            px = CropSpec.named(self.crop).size_px
+            changes = [draw(table, px, self._rng(lap, k, i), self.kept_px) for i in range(len(windows))]
         pairs = list(zip(windows, changes, strict=True))
         pictures = np.stack([self._pictures(rows, change) for rows, change in pairs])
         beside = {name: torch.from_numpy(self._beside(name, windows[:, -1], changes)) for name in self.beside}
-        return Batch(torch.from_numpy(pictures), beside, occurrence)
+        return Batch(torch.from_numpy(pictures), beside, occurrence, intensity)
 
     def _beside(
         self, name: str, rows: NDArray[np.int64], changes: Sequence[Change | None]
     ) -> NDArray[np.generic]:
         """One array per sample, changed as its picture is."""
-        arrays = getattr(self.pool, name)(rows)
-        change_of = {"level_map": "levels", "neutral": "neutral_face", "landmarks": "landmarks"}[name]
+        of_crop = (self.crop,) if name == "au_centers" else ()
+        arrays = getattr(self.pool, name)(rows, *of_crop)
+        change_of = {"level_map": "levels", "au_centers": "centers", "neutral": "neutral_face"}.get(
+            name, name
+        )
         pairs = zip(arrays, changes, strict=True)
         return np.stack([a if change is None else getattr(change, change_of)(a) for a, change in pairs])
 

@@ -31,12 +31,12 @@ from train.augment import draw
 from train.batches import Batches, items_of, stream
 from train.features import FeatureCache, cached
 from train.logs import RunLog
-from train.losses import positive_weights
+from train.objective import Objective
 from train.phase import PhaseRun
 from train.pool import Pool
 from train.predict import autocast, probabilities
 from train.provenance import commit, describe
-from train.recipe import Recipe, differences
+from train.recipe import PUBLISHED, Recipe, differences
 from train.shards import write_whole
 from train.tables import plain
 
@@ -121,10 +121,9 @@ class Run:
         phase = self.recipe.phase[index]
         training, validation = self._batches(index)
         steps = phase.steps_per_epoch or max(len(training) // phase.accumulate, 1)
-        weights = None
-        if phase.loss == "weighted_bce":
-            weights = torch.from_numpy(positive_weights(self.pool.occurrence[self.training]))
-        run = PhaseRun(self.recipe, index, steps, weights, self.device)
+        labels = self.pool.occurrence[self.training], self.pool.intensity[self.training]
+        objective = Objective.of(phase, self.recipe.spec(phase), *labels)
+        run = PhaseRun(self.recipe, index, steps, objective, self.device)
         if self.tensors:
             run.restore(self.tensors, self.facts)
             say(f"{self.out}: phase {phase.name} goes on after step {run.step} of {run.total}")
@@ -139,9 +138,15 @@ class Run:
 
     def _initialise(self, run: PhaseRun) -> None:
         """From the phase before, or from the recipe's weights, or anew."""
+        published = self.recipe.initial.removeprefix(PUBLISHED)
         if run.index:
             path = self._best_of(run.index - 1)
             weights: Mapping[str, Tensor] = checkpoint.read(path)[0]
+        elif published != self.recipe.initial:
+            run.begin_published(Path(published))
+            if run.steps_per_epoch:
+                say(f"phase {run.phase.name}: begins with the published weights in {published}")
+            return
         elif self.recipe.initial:
             path = Path(self.recipe.initial)
             weights = _published(path)
@@ -184,15 +189,16 @@ class Run:
         training = Batches(
             pool=self.pool,
             items=items,
-            crop=spec.crop.name,
+            crop=recipe.augment.crop or spec.crop.name,
             beside=tuple(name for name in spec.inputs(1) if name != "crops"),
             table=recipe.augment,
             batch_size=phase.batch_size,
             shuffle=True,
             sampler=phase.sampler,
             seed=(recipe.seed, index),
+            kept_px=spec.crop.size_px,
         )
-        validation = replace(training, items=judged, table=None, shuffle=False)
+        validation = replace(training, items=judged, crop=spec.crop.name, table=None, shuffle=False)
         if phase.reads == "features":
             training = replace(training, features=self._features(index, items, phase.copies, True))
             validation = replace(validation, features=self._features(index, judged, 1, False))
@@ -261,7 +267,10 @@ class Run:
         found = probabilities(run.seen, validation, self.device, self.recipe.precision)
         rows = validation.items[:, -1]
         scores = metrics.all_metrics(
-            found, np.full(found.shape[1], 0.5), self.pool.occurrence[rows], self.pool.intensity[rows]
+            found,
+            np.asarray(self.recipe.spec().thresholds),
+            self.pool.occurrence[rows],
+            self.pool.intensity[rows],
         )
         means = {name: metrics.mean(column) for name, column in scores.items()}
         score = means[self.recipe.best_by]

@@ -32,6 +32,20 @@ def weighted_bce(logits: Tensor, occurrence: Tensor, weights: Tensor | None = No
     return torch.where(known, terms, torch.zeros_like(terms)).sum() / len(logits)
 
 
+def linear_loss(logits: Tensor, occurrence: Tensor) -> Tensor:
+    """Least squares, ½ Σ_c (x − (y − ½))², averaged over samples, unknown labels left out.
+
+    A last layer that is trained by it is the linear regression from the features before it to 0 and 1, less
+    ½: the sigmoid behind it is 0.5 where the regression is.
+
+    Args:
+        logits: (N, A).
+        occurrence: (N, A), uint8: 0, 1 or 9.
+    """
+    off = logits - ((occurrence == 1).to(logits.dtype) - 0.5)
+    return torch.where(occurrence != UNKNOWN, off * off / 2, torch.zeros_like(off)).sum() / len(logits)
+
+
 def positive_weights(occurrence: NDArray[np.uint8]) -> NDArray[np.float32]:
     """w_c of Eq. 4: absent over present frames, so that both classes of an AU weigh the same.
 

@@ -44,23 +44,22 @@ def inverse_rate_weights(rates: Tensor) -> Tensor:
     return (1 / rates) / (1 / rates).sum()
 
 
-def intensity_rates(intensity: Tensor, max_intensity: int = MAX_INTENSITY) -> Tensor:
+def intensity_rates(intensity: Tensor, max_intensity: float = MAX_INTENSITY) -> Tensor:
     """How often each AU reaches ⌈L/2⌉, for `inverse_rate_weights` (ARL, below Eq. 11).
 
     Args:
-        intensity: (N, A), uint8: 0 to L, or 9 for unknown.
+        intensity: (N, A), float: 0 to L, or NaN for unknown.
         max_intensity: L.
 
     Returns:
         (A,), float.
     """
-    known = intensity != UNKNOWN
-    high = known & (intensity >= math.ceil(max_intensity / 2))
-    return high.sum(0).double() / known.sum(0)
+    high = intensity >= math.ceil(max_intensity / 2)  # NaN is not
+    return high.sum(0).double() / (~intensity.isnan()).sum(0)
 
 
-def _sum_known(terms: Tensor, labels: Tensor) -> Tensor:
-    return torch.where(labels != UNKNOWN, terms, torch.zeros_like(terms)).sum() / len(labels)
+def _sum_known(terms: Tensor, known: Tensor) -> Tensor:
+    return torch.where(known, terms, torch.zeros_like(terms)).sum() / len(known)
 
 
 def arl_detection_loss(logits: Tensor, occurrence: Tensor, weights: Tensor) -> Tensor:
@@ -73,22 +72,23 @@ def arl_detection_loss(logits: Tensor, occurrence: Tensor, weights: Tensor) -> T
     """
     target = (occurrence == 1).to(logits.dtype)
     terms = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    return _sum_known(weights * terms, occurrence)
+    return _sum_known(weights * terms, occurrence != UNKNOWN)
 
 
 def arl_intensity_loss(
-    logits: Tensor, intensity: Tensor, weights: Tensor, max_intensity: int = MAX_INTENSITY
+    logits: Tensor, intensity: Tensor, weights: Tensor, max_intensity: float = MAX_INTENSITY
 ) -> Tensor:
     """Eqs. 10 and 11: ½ Σ_i w_i (p_i − L·p̂_i)².
 
     Args:
         logits: (N, A); p̂ is their sigmoid.
-        intensity: (N, A), uint8: 0 to L, or 9 for unknown.
+        intensity: (N, A), float: 0 to L, or NaN for unknown.
         weights: (A,).
         max_intensity: L.
     """
-    off = intensity.to(logits.dtype) - max_intensity * torch.sigmoid(logits)
-    return _sum_known(weights * off * off / 2, intensity)
+    # NaN must not reach the subtraction: times zero on the way back, it would still be NaN.
+    off = intensity.nan_to_num().to(logits.dtype) - max_intensity * torch.sigmoid(logits)
+    return _sum_known(weights * off * off / 2, ~intensity.isnan())
 
 
 def cosine_loss(logits: Tensor, intensity: Tensor) -> Tensor:
@@ -96,10 +96,10 @@ def cosine_loss(logits: Tensor, intensity: Tensor) -> Tensor:
 
     Args:
         logits: (N, A).
-        intensity: (N, A), uint8: 0 to L, or 9 for unknown.
+        intensity: (N, A), float: 0 to L, or NaN for unknown.
     """
-    known = intensity != UNKNOWN
-    true = torch.where(known, intensity, torch.zeros_like(intensity)).to(logits.dtype)
+    known = ~intensity.isnan()
+    true = intensity.nan_to_num().to(logits.dtype)
     estimated = torch.sigmoid(logits) * known
     has_direction = (true.sum(1) > 0).to(logits.dtype)
     losses = 1 - functional.cosine_similarity(true, estimated, dim=1)
@@ -146,11 +146,12 @@ def iarl_loss(
     weights: Tensor,
     energies: Sequence[Tensor] = (),
     cosine_weight: float = COSINE_WEIGHT,
+    max_intensity: float = MAX_INTENSITY,
 ) -> Tensor:
     """Eq. 13: `arl_intensity_loss`, the energies as in Eq. 9, and λ times `cosine_loss` (0 for iWCSP-Net)."""
     energy = sum((e.mean() for e in energies), logits.new_zeros(()))
     return (
-        arl_intensity_loss(logits, intensity, weights)
+        arl_intensity_loss(logits, intensity, weights, max_intensity)
         + energy
         + cosine_weight * cosine_loss(logits, intensity)
     )
@@ -165,7 +166,7 @@ def eacnet_loss(logits: Tensor, occurrence: Tensor) -> Tensor:
     """
     p = torch.sigmoid(logits)
     right = torch.where(occurrence == 1, p, 1 - p)
-    return _sum_known(-torch.log((right + EAC_OFFSET) / (1 + EAC_OFFSET)), occurrence)
+    return _sum_known(-torch.log((right + EAC_OFFSET) / (1 + EAC_OFFSET)), occurrence != UNKNOWN)
 
 
 def tranet_loss(logits: Tensor, occurrence: Tensor, regions: Sequence[str]) -> Tensor:

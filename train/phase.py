@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from pipeline.errors import RunError, SourceError
 from train import checkpoint
 from train.batches import Batch
-from train.losses import weighted_bce
 from train.networks import Learner
+from train.objective import Objective
 from train.predict import autocast
 from train.recipe import PhaseTable, Recipe
 from train.schedule import learning_rate
@@ -23,7 +24,12 @@ class PhaseRun:
     """Everything of a phase that a step changes; `tensors` and `facts` hold all of it."""
 
     def __init__(
-        self, recipe: Recipe, index: int, steps_per_epoch: int, weights: Tensor | None, device: torch.device
+        self,
+        recipe: Recipe,
+        index: int,
+        steps_per_epoch: int,
+        objective: Objective | None,
+        device: torch.device,
     ) -> None:
         """A phase before its first step.
 
@@ -31,7 +37,7 @@ class PhaseRun:
             recipe: whose phase it is.
             index: of the phase.
             steps_per_epoch: optimiser steps.
-            weights: (A,) of the weighted loss, or None.
+            objective: what its steps minimise; None where none will be taken.
             device: where to compute.
 
         Raises:
@@ -47,9 +53,10 @@ class PhaseRun:
         self.average: Learner | None = None
         if self.phase.ema_decay:
             self.average = Learner(spec, freeze).to(device).eval()
+            self._average_anew()
         self.optimiser = _optimiser(self.learner, self.phase)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-        self.weights = None if weights is None else weights.to(device)
+        self.objective = None if objective is None else objective.to(device)
         self.step = 0
         self.loss_sum = 0.0
         """Of the steps of this epoch."""
@@ -69,9 +76,21 @@ class PhaseRun:
     def begin_with(self, weights: Mapping[str, Tensor]) -> list[str]:
         """Take what fits of these weights; returns the names that stay new."""
         fresh = checkpoint.take(self.learner.network, weights)
+        self._average_anew()
+        return fresh
+
+    def begin_published(self, path: Path) -> None:
+        """Take the paper's published starting weights; the rest stays new.
+
+        Raises:
+            EngineError: the file cannot be read, or its names or shapes are not those; it names them.
+        """
+        self.learner.network.load_published(path)
+        self._average_anew()
+
+    def _average_anew(self) -> None:
         if self.average is not None:
             self.average.network.load_state_dict(self.learner.network.state_dict())
-        return fresh
 
     def take_step(self, batches: list[Batch]) -> float:
         """One step of the optimiser over so many batches; returns their mean loss.
@@ -79,6 +98,7 @@ class PhaseRun:
         Raises:
             RunError: the loss is not a number.
         """
+        assert self.objective is not None
         self.learner.train()
         rate = learning_rate(self.phase, self.step, self.steps_per_epoch)
         for group in self.optimiser.param_groups:
@@ -87,8 +107,8 @@ class PhaseRun:
         total = 0.0
         for batch in batches:
             with autocast(self.device, self.recipe.precision):
-                logits = self.learner(batch.to(self.device))
-            loss = weighted_bce(logits, batch.occurrence.to(self.device), self.weights) / len(batches)
+                answer = self.objective.answer(self.learner, batch.to(self.device))
+            loss = self.objective.loss(self.learner.network, answer, batch.to(self.device)) / len(batches)
             self.scaler.scale(loss).backward()
             total += loss.item()
         if not math.isfinite(total):

@@ -97,6 +97,10 @@ class Pool:
         """(k, 2, 468, 3): each face and its neutral from straight ahead, zeros where there is none."""
         return self._read(rows, lambda samples, inner: samples.landmarks(inner))
 
+    def au_centers(self, rows: Rows, crop: str) -> NDArray[np.float32]:
+        """(k, 20, 2): EAC-Net's AU centres as shares of that crop's side."""
+        return self._read(rows, lambda samples, inner: samples.au_centers(inner, crop))
+
     def clip(self, rows: Rows) -> Rows:
         """(k,): a number for each row's clip, no other folder's; all stills of a folder share one."""
         folder = np.searchsorted(self.starts, rows, side="right") - 1

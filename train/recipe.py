@@ -15,6 +15,12 @@ from pipeline.errors import EngineError, UsageError
 from train.tables import from_table, plain
 
 RECIPES = Path(__file__).parent / "recipes"
+PAPER = "paper"
+"""In `freeze`: what the paper keeps."""
+PUBLISHED = "published:"
+"""How `initial` begins for weights under public names."""
+PRESENT_FROM = 2.0
+"""Intensity from which an AU counts as present, as the papers count DISFA's."""
 
 
 def _require(owner: object, low: float, high: float, *names: str) -> None:
@@ -38,6 +44,8 @@ class EngineTable:
     variant: Mapping[str, Any] = field(default_factory=dict)
     level_map: bool = False
     """Whether it also reads the level map."""
+    au_centers: bool = False
+    """Whether it also reads where its crop shows the AU centres."""
     neutral: bool = False
     """Whether it also reads the neutral face."""
     landmarks: bool = False
@@ -45,6 +53,8 @@ class EngineTable:
     window: int = 1
     rate_hz: float | None = None
     """Frames a second of the clips that a temporal network is trained on."""
+    max_intensity: float | None = None
+    """For a network that estimates intensities: its output times this is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +115,9 @@ class AugmentTable:
     """Share of samples of which a rectangle is hidden."""
     neutral_dropout: float = 0.0
     """Share of samples whose neutral is left out, as where a stream has none yet."""
+    crop: str = ""
+    """A larger crop of the samples, of which training cuts pieces of the engine's size at random, e.g.
+    `level_eyes_whole_200`; validation keeps to the engine's own."""
     jitter: float = 0.01
     """How far landmarks are turned and stretched, as a share: the head's pose is never read exactly."""
 
@@ -115,6 +128,21 @@ class AugmentTable:
         _require(self, 0, 0.3, "jitter")
         _require(self, 0, 20, "blur")
         _require(self, 0, 180, "rotate_deg")
+
+
+@dataclass(frozen=True, slots=True)
+class ARLTable:
+    """`arl` of a phase: the parts of ARL's Eqs. 9 and 13."""
+
+    weights: Literal["inverse_rate", "equal"] = "inverse_rate"
+    """Of the AUs; `equal`, 1 each, is B-Net's."""
+    energy: float = 0.0
+    """Share of the CRF's energy; the paper's is 1, but see train/paper_losses.py."""
+    cosine: float = 0.5
+    """λ of Eq. 13, where intensities are estimated; 0 for iWCSP-Net."""
+
+    def __post_init__(self) -> None:
+        _require(self, 0, math.inf, "energy", "cosine")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +175,13 @@ class PhaseTable:
     warmup_steps: int = 0
     clip_norm: float = 0.0
     """Longest gradient, over all weights; 0: any."""
-    loss: Literal["bce", "weighted_bce"] = "bce"
+    loss: Literal["bce", "weighted_bce", "arl", "eacnet", "tranet", "linear"] = "bce"
+    """See train/objective.py. `arl` is Eq. 9, or Eq. 13 where the engine has a `max_intensity`."""
+    arl: ARLTable = field(default_factory=ARLTable)
     sampler: Literal["uniform", "balanced"] = "uniform"
     freeze: tuple[str, ...] = ()
-    """Parts of the network that stay as they are, e.g. `layer1`."""
+    """Parts of the network that stay as they are, e.g. `layer1` or `layer1.0`; `paper` stands for those that
+    the network's paper leaves at their published values."""
     ema_decay: float = 0.0
     """Of the moving average of the weights that is validated and kept; 0: none."""
     hop: int = 1
@@ -171,6 +202,21 @@ class PhaseTable:
             raise ValueError("nesterov: expected optimiser 'sgd' with momentum beside it")
 
 
+def _check_loss(phase: PhaseTable, engine: EngineTable, where: str) -> None:
+    """A loss that this engine has.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if engine.max_intensity is not None and phase.loss != "arl":
+        raise ValueError(f"{where}: loss: expected 'arl' beside engine.max_intensity, got {phase.loss!r}")
+    if phase.loss == "tranet" and engine.network != "tranet":
+        raise ValueError(f"{where}: loss: 'tranet' sums TRA-Net's branches, {engine.network!r} has none")
+    variant = {**engine.variant, **phase.variant}.get("variant", "wcsp")
+    if phase.arl.energy and (phase.loss, engine.network, variant) != ("arl", "arl", "wcsp"):
+        raise ValueError(f"{where}: arl.energy: expected loss 'arl' of the network with a CRF, arl's 'wcsp'")
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """A whole recipe."""
@@ -188,10 +234,12 @@ class Recipe:
     workers: int = 0
     """Processes that prepare batches; 0: none."""
     channels_last: bool = False
-    best_by: Literal["f1", "auc"] = "auc"
-    """Mean over AUs on the validation subjects that decides which epoch is kept; f1 at threshold 0.5."""
+    best_by: Literal["f1", "auc", "icc"] = "auc"
+    """Mean over AUs on the validation subjects that decides which epoch is kept; f1 at threshold 0.5, or at
+    intensity 2."""
     initial: str = ""
-    """Safetensors to begin with; tensors of the same name and shape are taken."""
+    """Safetensors to begin with; tensors of the same name and shape are taken. `published:FILE`: the paper's
+    published starting weights under their public names, of which none may be missing."""
     checkpoint_minutes: float = 2.0
     note: str = ""
 
@@ -202,6 +250,13 @@ class Recipe:
         if len({p.name for p in self.phase}) != len(self.phase):
             raise ValueError(f"phase: expected different names, got {[p.name for p in self.phase]}")
         for i, phase in enumerate(self.phase):
+            _check_loss(phase, self.engine, f"phase.{i}")
+            if PAPER in phase.freeze and not self.initial:
+                raise ValueError(f"phase.{i}: freeze: 'paper' keeps published weights; name them by initial")
+            if phase.reads == "features" and self.augment.crop:
+                raise ValueError(
+                    f"phase.{i}: reads: 'features' are of the engine's own crop; no augment.crop"
+                )
             if phase.reads == "features" and self.engine.network != "satnet":
                 raise ValueError(f"phase.{i}: reads: 'features' is for satnet, got {self.engine.network!r}")
             self.spec(phase)
@@ -209,14 +264,23 @@ class Recipe:
             raise ValueError("phase: expected the last one to train the engine itself, got another variant")
 
     def spec(self, phase: PhaseTable | None = None) -> EngineSpec:
-        """The engine that comes out, or the one that a phase trains; thresholds 0.5.
+        """The engine that comes out, or the one that a phase trains; thresholds 0.5, or at intensity 2.
 
         Raises:
             ValueError: network, variant, crop, window or AUs contradict each other.
         """
-        kind, _, size = self.engine.crop.rpartition("_")
-        if not size.isdigit():
-            raise ValueError(f"engine.crop: expected a name like five_point_224, got {self.engine.crop!r}")
+        try:
+            crop = CropSpec.named(self.engine.crop)
+            larger = CropSpec.named(self.augment.crop or self.engine.crop)
+        except ValueError as error:
+            raise ValueError(f"engine.{error}") from None
+        if larger.size_px < crop.size_px:
+            raise ValueError(f"augment.crop: expected {crop.size_px} px or more, got {larger.name}")
+        if larger != crop and (self.engine.level_map or self.engine.neutral):
+            raise ValueError(
+                "augment.crop: level map and neutral belong to the engine's own crop; leave it out"
+            )
+        intensity = self.engine.max_intensity
         variant = {**self.engine.variant, **(phase.variant if phase else {})}
         window = 1 if phase is not None and phase.reads == "frames" else self.engine.window
         try:
@@ -224,14 +288,16 @@ class Recipe:
                 name=self.engine.name,
                 network=self.engine.network,
                 variant=variant,
-                crop=CropSpec(kind, int(size)),  # type: ignore[arg-type]
+                crop=crop,
                 level_map=self.engine.level_map,
+                au_centers=self.engine.au_centers,
                 neutral=self.engine.neutral,
                 landmarks=self.engine.landmarks,
                 window=window,
                 rate_hz=self.engine.rate_hz if window > 1 else None,
                 aus=self.engine.aus,
-                thresholds=(0.5,) * len(self.engine.aus),
+                max_intensity=intensity,
+                thresholds=(0.5 if intensity is None else PRESENT_FROM / intensity,) * len(self.engine.aus),
                 provenance={"trained": "in training"},
             )
             build_network(spec)

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from engines.spec import LANDMARKS
+from engines.spec import AU_CENTERS, LANDMARKS, CropSpec
+from pipeline.align import au_centers_in_crop, box_around
 from pipeline.errors import OutputError, SourceError, UsageError
 from pipeline.exposure import expose
 from pipeline.geometry import frontal_points, head_rotation
@@ -274,6 +275,13 @@ class Samples:
             found[i, 0] = frontal_points(points, head_rotation(points))
             if neutral is not None:
                 found[i, 1] = frontal_points(neutral, head_rotation(neutral))
+        return found
+
+    def au_centers(self, indices: Sequence[int] | Array, crop: str) -> NDArray[np.float32]:
+        """(k, 20, 2): EAC-Net's AU centres as shares of a crop's side, as engines read them live."""
+        spec, found = CropSpec.named(crop), np.zeros((len(indices), AU_CENTERS, 2), np.float32)
+        for i, points in enumerate(self.points(indices)):
+            found[i] = au_centers_in_crop(spec, points, box_around(points))
         return found
 
     def windows(self, length: int, stride: int) -> NDArray[np.int64]:

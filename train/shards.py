@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from engines.spec import CropSpec
 from pipeline.errors import OutputError, SourceError
 
 UNKNOWN = 9
@@ -49,10 +50,8 @@ def crop_layout(crop: str) -> tuple[str, tuple[str | int, ...]]:
     Raises:
         ValueError: it is no `CropSpec.name`.
     """
-    kind, _, size = crop.rpartition("_")
-    if kind not in ("five_point", "box") or not size.isdigit():
-        raise ValueError(f"crop: expected a name like five_point_224 or box_224, got {crop!r}")
-    return "uint8", ("n", int(size), int(size), 3)
+    px = CropSpec.named(crop).size_px
+    return "uint8", ("n", px, px, 3)
 
 
 def check_shard(arrays: Mapping[str, Array], aus: Sequence[str], crops: Sequence[str]) -> None:

@@ -39,6 +39,7 @@ asked for, one AU's kernel is kept at a time and computed anew on the way back: 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, get_args
 
 import torch
@@ -187,6 +188,10 @@ class Attention(NamedTuple):
     """v⁽⁰ˢ⁾."""
     refined: Tensor | None
     """v⁽ˢ⁾."""
+    pixel_logits: Tensor | None = None
+    """Whose sigmoid is v⁽⁰ˢ⁾."""
+    pixel_features: Tensor | None = None
+    """f⁽³ˢ⁾, (B, 16, 44, 44)."""
 
 
 class Branch(nn.Module):
@@ -213,7 +218,7 @@ class Branch(nn.Module):
 
     def forward(self, shared: Tensor) -> tuple[Tensor, Attention]:
         """(B, 64, 44, 44) → the AU's logit (B, 1) and its attention."""
-        channel_weights = initial = refined = None
+        channel_weights = initial = refined = logits = features = None
         x = functional.relu(self.first(shared))
         y = self.second(x)
         if self.attends_channels:
@@ -225,17 +230,20 @@ class Branch(nn.Module):
             features = torch.tanh(self.pixel_features(x))
             logits = self.pixel_weights(features)
             initial = torch.sigmoid(logits)
-            refined = initial if self.crf is None else self._refine(logits, features)
+            refined = initial
+            if self.crf is not None:
+                refined = self.of_crf(FullyConnectedCRF.__call__, logits, features)
             y = y * refined  # Eq. 6
         y = self.fifth(functional.relu(self.fourth_norm(y)))
-        return self.fc(y.mean(dim=(2, 3))), Attention(channel_weights, initial, refined)  # Eq. 7
+        answer = self.fc(y.mean(dim=(2, 3)))  # Eq. 7
+        return answer, Attention(channel_weights, initial, refined, logits, features)
 
-    def _refine(self, logits: Tensor, features: Tensor) -> Tensor:
-        assert self.crf is not None
-        if torch.is_grad_enabled() and logits.requires_grad:
-            refined: Tensor = checkpoint(self.crf, logits, features, use_reentrant=False)
-            return refined
-        return self.crf(logits, features)
+    def of_crf(self, function: Callable[..., Tensor], *maps: Tensor) -> Tensor:
+        """A function of this branch's CRF and maps, whose kernel is computed anew on the way back."""
+        if torch.is_grad_enabled() and any(m.requires_grad for m in maps):
+            found: Tensor = checkpoint(function, self.crf, *maps, use_reentrant=False)
+            return found
+        return function(self.crf, *maps)
 
 
 class ARL(AUNetwork):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import nn
+
+from pipeline.errors import EngineError
 
 
 class AUNetwork(nn.Module):
@@ -29,6 +33,18 @@ class AUNetwork(nn.Module):
     winograd_from: int | None = None
     """From how many channels on its 3×3 convolutions may be computed by Winograd's method when compiled for a
     CPU; None: never."""
+
+    def load_published(self, path: Path) -> None:
+        """Take its paper's starting weights over from a file in their public names; the rest stays as it is.
+
+        Args:
+            path: safetensors.
+
+        Raises:
+            EngineError: the paper begins with none, the file cannot be read, or it is not what is expected;
+                names the keys.
+        """
+        raise EngineError(f"{path}: {type(self).__name__} begins with no published weights; leave them out")
 
     @property
     def classifier(self) -> nn.Module:

@@ -158,6 +158,10 @@ class EACNet(AUNetwork):
         self.fc7 = nn.Linear(joined, TOP_WIDTH)
         self.fc8 = nn.Linear(TOP_WIDTH, n_aus)
 
+    def load_published(self, path: Path) -> None:
+        """See `load_vgg19`."""
+        load_vgg19(self, path)
+
     @property
     def classifier(self) -> nn.Linear:
         """The layer that gives the logits."""

@@ -143,6 +143,10 @@ class SATNet(AUNetwork):
         else:
             self.fc = nn.Linear(512, n_aus)
 
+    def load_published(self, path: Path) -> None:
+        """See `load_backbone`."""
+        load_backbone(self, path)
+
     @property
     def classifier(self) -> nn.Conv2d | nn.Linear:
         """The layer that gives the logits."""

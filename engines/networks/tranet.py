@@ -220,18 +220,21 @@ class TRANet(AUNetwork):
         for i, (width, count) in enumerate(STAGES, start=1):
             setattr(self, f"layer{i}", stage(channels, width, count, 1 if i == 1 else 2))
             channels = EXPANSION * width
+        self.branch_of: tuple[str, ...] = tuple(regions) if masked and regions else ("all",) * n_aus
+        """Which branch gives each AU."""
         if variant == "senet50":
             self.fc = nn.Linear(channels, n_aus)
             return
         self.decoder = nn.ModuleList(DecoderStep(c, c // 2) for c in (2048, 1024, 512))
-        self.members: dict[str, list[int]] = {"all": list(range(n_aus))}
-        if masked:
-            assert regions is not None
-            self.members = {r: [i for i, at in enumerate(regions) if at == r] for r in REGIONS}
-        self.members = {name: members for name, members in self.members.items() if members}
-        self.branches = nn.ModuleDict({name: Branch(len(m), variant) for name, m in self.members.items()})
-        order = [i for members in self.members.values() for i in members]
+        names = [name for name in (*REGIONS, "all") if name in self.branch_of]
+        members = {name: [i for i, at in enumerate(self.branch_of) if at == name] for name in names}
+        self.branches = nn.ModuleDict({name: Branch(len(m), variant) for name, m in members.items()})
+        order = [i for own in members.values() for i in own]
         self.order = [order.index(i) for i in range(n_aus)]
+
+    def load_published(self, path: Path) -> None:
+        """See `load_senet50`."""
+        load_senet50(self, path)
 
     @property
     def classifier(self) -> nn.Module:

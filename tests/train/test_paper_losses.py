@@ -49,8 +49,8 @@ def occurrence(rng: np.random.Generator) -> torch.Tensor:
 
 @pytest.fixture
 def intensity(rng: np.random.Generator) -> torch.Tensor:
-    labels = rng.integers(0, 6, (N, A)).astype(np.uint8)
-    labels[1, 2] = 9
+    labels = rng.integers(0, 6, (N, A)).astype(np.float64)
+    labels[1, 2] = np.nan
     labels[3] = 0
     return torch.from_numpy(labels)
 
@@ -59,7 +59,8 @@ WEIGHTS = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
 
 
 def cells(labels: torch.Tensor) -> list[tuple[int, int, int]]:
-    return [(n, a, int(labels[n, a])) for n in range(N) for a in range(A) if labels[n, a] != 9]
+    values = labels.double().nan_to_num(9).tolist()
+    return [(n, a, int(values[n][a])) for n in range(N) for a in range(A) if values[n][a] != 9]
 
 
 def test_weights_are_inverse_rates() -> None:
@@ -70,9 +71,9 @@ def test_weights_are_inverse_rates() -> None:
 
 def test_intensities_of_3_and_more_are_occurrences(intensity: torch.Tensor) -> None:
     for a, rate in enumerate(intensity_rates(intensity).tolist()):
-        column = [int(v) for v in intensity[:, a] if v != 9]
+        column = [label for _n, other, label in cells(intensity) if other == a]
         assert rate == pytest.approx(sum(v >= 3 for v in column) / len(column))
-    assert intensity_rates(torch.tensor([[2], [3]], dtype=torch.uint8), max_intensity=4).tolist() == [1.0]
+    assert intensity_rates(torch.tensor([[2.0], [3.0]]), max_intensity=4).tolist() == [1.0]
 
 
 def test_detection_loss_is_equation_8(logits: torch.Tensor, occurrence: torch.Tensor) -> None:
@@ -90,7 +91,7 @@ def test_intensity_losses_are_equations_10_to_13(logits: torch.Tensor, intensity
         squares += float(WEIGHTS[a]) * (label - 5 * sigmoid(float(logits[n, a]))) ** 2 / 2
     cosines = []
     for n in range(N):
-        known = [a for a in range(A) if intensity[n, a] != 9]
+        known = [a for a in range(A) if not intensity[n, a].isnan()]
         true = [int(intensity[n, a]) for a in known]
         estimated = [5 * sigmoid(float(logits[n, a])) for a in known]
         if any(true):
@@ -101,7 +102,7 @@ def test_intensity_losses_are_equations_10_to_13(logits: torch.Tensor, intensity
     assert float(cosine_loss(logits, intensity)) == pytest.approx(np.mean(cosines))
     total = squares / N + 0.5 * np.mean(cosines)
     assert float(iarl_loss(logits, intensity, WEIGHTS)) == pytest.approx(total)
-    nothing = torch.zeros((2, A), dtype=torch.uint8)
+    nothing = torch.zeros((2, A))
     assert float(cosine_loss(logits[:2], nothing)) == 0.0
 
 

@@ -88,10 +88,10 @@ class Order:
 
 def crop_spec(name: str) -> CropSpec:
     """`five_point_224` → CropSpec; UsageError where it is no crop."""
-    kind, _, size = name.rpartition("_")
-    if kind not in ("five_point", "box") or not size.isdigit():
-        raise UsageError(f"--crops: expected names like five_point_224 or box_224, got {name!r}")
-    return CropSpec(kind, int(size))  # type: ignore[arg-type]
+    try:
+        return CropSpec.named(name)
+    except ValueError as error:
+        raise UsageError(f"--crops: {error}") from None
 
 
 def shard_name(people: range) -> str:

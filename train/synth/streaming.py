@@ -76,8 +76,6 @@ class Watcher:
 
 
 def _cut(picture_bgr: NDArray[np.uint8], seen: Observation, spec: CropSpec) -> NDArray[np.uint8]:
-    if spec.kind == "box":
-        return mesh.warp(picture_bgr, align.box_transform(seen.bbox_xyxy, spec.size_px), spec.size_px)
-    if spec.size_px == align.ALIGNED_PX:
+    if spec.kind == "five_point" and spec.size_px == align.ALIGNED_PX:
         return seen.aligned_bgr
-    return mesh.warp(picture_bgr, align.five_point_transform(seen.points, spec.size_px), spec.size_px)
+    return mesh.warp(picture_bgr, align.crop_transform(spec, seen.points, seen.bbox_xyxy), spec.size_px)

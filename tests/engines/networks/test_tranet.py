@@ -207,7 +207,7 @@ def test_aus_come_out_in_their_own_order() -> None:
 
 def test_regions_are_configured() -> None:
     with torch.device("meta"):
-        assert TRANet(8).members == {"upper": [0, 1, 2], "middle": [3, 4], "lower": [5, 6, 7]}
+        assert TRANet(8).branch_of == ("upper",) * 3 + ("middle",) * 2 + ("lower",) * 3
         assert set(TRANet(2, "tranet", ("upper", "upper")).branches) == {"upper"}
         assert len(DISFA_REGIONS) == 8
     for regions in (None, ("upper",), ("upper", "top")):
