@@ -35,8 +35,12 @@ def noise(spec: EngineSpec, phase: PhaseTable) -> Batch:
     return Batch(pictures, arrays, present, 4 * present.float())
 
 
-def dry_run(recipe: Recipe) -> str:
+def dry_run(recipe: Recipe, device: str = "cpu") -> str:
     """Build network, loss, optimiser and schedule of all phases, and take a step; a line each.
+
+    Args:
+        recipe: whose phases.
+        device: `cpu`; `meta` goes through the same step with shapes alone, without a number.
 
     Raises:
         AustreamError: something of it does not go together.
@@ -48,17 +52,18 @@ def dry_run(recipe: Recipe) -> str:
             f"begins with {recipe.initial}{'' if Path(start).exists() else ' (not there: noise instead)'}"
         )
     for index, phase in enumerate(recipe.phase):
-        lines.append(_phase(recipe, index, phase))
+        lines.append(_phase(recipe, index, phase, torch.device(device)))
     return "\n".join(lines)
 
 
-def _phase(recipe: Recipe, index: int, phase: PhaseTable) -> str:
+def _phase(recipe: Recipe, index: int, phase: PhaseTable, device: torch.device) -> str:
     spec = recipe.spec(phase)
     batch = noise(spec, phase)
     objective = Objective.of(phase, spec, batch.occurrence.numpy(), batch.intensity.numpy())
     steps = phase.steps_per_epoch or 100
-    run = PhaseRun(recipe, index, steps, objective, torch.device("cpu"))
-    loss = run.take_step([batch])
+    with device:
+        run = PhaseRun(recipe, index, steps, objective, device)
+    result = f"{run.take_step([batch]):.3f}" if device.type != "meta" else _step_of_shapes(run, batch)
     weights = list(run.learner.parameters())
     trained = sum(w.numel() for w in weights if w.requires_grad) / 1e6
     rates = [learning_rate(phase, step, steps) for step in (0, run.total - 1)]
@@ -66,5 +71,16 @@ def _phase(recipe: Recipe, index: int, phase: PhaseTable) -> str:
         f"phase {phase.name}: {spec.network} {dict(spec.variant)}, {trained:.2f} of "
         f"{sum(w.numel() for w in weights) / 1e6:.2f} M weights trained; {phase.epochs} epochs of batches of "
         f"{phase.batch_size}, {phase.optimiser}, rate {rates[0]:.3g} to {rates[1]:.3g}, loss {phase.loss} "
-        f"{loss:.3f} on noise"
+        f"{result} on noise"
     )
+
+
+def _step_of_shapes(run: PhaseRun, batch: Batch) -> str:
+    """What `PhaseRun.take_step` does, where nothing has a value."""
+    assert run.objective is not None
+    run.learner.train()
+    there = batch.to(run.device)
+    loss = run.objective.loss(run.learner.network, run.objective.answer(run.learner, there), there)
+    loss.backward()
+    run.optimiser.step()
+    return f"of shape {tuple(loss.shape)}"

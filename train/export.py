@@ -20,7 +20,6 @@ from train.predict import probabilities
 from train.recipe import Recipe
 from train.tables import from_table, plain
 
-
 VALIDATION = "subjects of the same data that were not trained on"
 
 
@@ -99,7 +98,7 @@ def _provenance(
         "note": note or recipe.note,
         "data": facts["data"],
         "dataset": recipe.data.dataset or None,
-        "protocol": {"name": recipe.data.protocol, "fold": recipe.data.fold} if recipe.data.protocol else None,
+        "protocol": {"name": recipe.data.protocol or None, "fold": recipe.data.fold or None},
         "checkpoint": facts["checkpoint"],
         "commit": facts["commit"],
         "seed": recipe.seed,

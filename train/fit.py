@@ -24,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import AustreamError, OutputError, SourceError, UsageError
+from pipeline.errors import AustreamError, OutputError, UsageError
 from pipeline.progress import Progress
 from train import checkpoint, metrics
 from train.augment import draw
 from train.batches import Batches, items_of, stream
 from train.features import FeatureCache, cached
+from train.initial import initial_weights
 from train.logs import RunLog
 from train.objective import Objective
 from train.phase import PhaseRun
@@ -149,7 +150,7 @@ class Run:
             return
         elif self.recipe.initial:
             path = Path(self.recipe.initial)
-            weights = _published(path)
+            weights = initial_weights(path, run.learner.network, self.recipe)
         else:
             return
         fresh = run.begin_with(weights)
@@ -298,17 +299,6 @@ class Run:
 def decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plain recipe that the weights depend on."""
     return {k: v for k, v in recipe.items() if k not in ("workers", "checkpoint_minutes", "note")}
-
-
-def _published(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of any safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise SourceError(f"initial: {path}: cannot read it: {str(error).splitlines()[0]}") from None
 
 
 def _alone_in(out: Path) -> IO[bytes]:

@@ -80,8 +80,8 @@ class Tested:
             return None
         facts.pop("identity", None)
         try:
-            lists: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
-            return Tested(**lists, **{name: tensor.numpy() for name, tensor in tensors.items()})
+            told: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts.items()}
+            return Tested(**told | {name: tensor.numpy() for name, tensor in tensors.items()})
         except TypeError as error:
             raise SourceError(f"{path}: expected the result of a test, got: {error}") from None
 
