@@ -4,7 +4,7 @@ their neutrals. Knows no sockets and no engines, only which crops they want.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,10 +18,10 @@ from pipeline.diffmap import LEVELS, level_map
 from pipeline.errors import SourceError
 from pipeline.geometry import face_geometry, frontal_points, head_pose, head_rotation, is_frontal
 from pipeline.messages import FaceCrop, Frame, LevelShares, Quality
-from pipeline.neutral import Neutral, NeutralKeeper, NeutralPolicy
+from pipeline.neutral import Neutral, NeutralKeeper, NeutralPolicy, rest_distance
 from pipeline.photo import read_photo
 from pipeline.quality import blur, symmetry
-from pipeline.tracking import FaceTracker, Track
+from pipeline.tracking import FaceTracker, Observation, Track
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -183,18 +183,38 @@ def neutral_from_photo(path: Path) -> Neutral:
     Raises:
         SourceError: the file is no picture, or shows no face.
     """
-    image = read_photo(path)
-    tracker = FaceTracker(max_faces=8)
-    try:
-        tracks = tracker.update(image, 0.0)
-    finally:
-        tracker.close()
-    if not tracks:
+    (seen,) = largest_faces([read_photo(path)])
+    if seen is None:
         raise SourceError(
             f"--neutral {path}: no face found in the photo; expected a sharp, frontal face at rest"
         )
-    seen = max(tracks, key=_face_px).seen
+    return neutral_of(seen)
+
+
+def largest_faces(images_bgr: Iterable[NDArray[np.uint8]]) -> Iterator[Observation | None]:
+    """The largest face of each photo (H×W×3); None where there is none."""
+    tracker = FaceTracker(max_faces=8)
+    try:
+        for image in images_bgr:
+            tracker.reset()
+            tracks = tracker.update(image, 0.0)
+            yield max(tracks, key=_face_px).seen if tracks else None
+    finally:
+        tracker.close()
+
+
+def neutral_of(seen: Observation) -> Neutral:
+    """A face that is taken for neutral, as the pipeline keeps it."""
     return Neutral(seen.aligned_bgr, "given", frontal_points(seen.points, head_rotation(seen.points)))
+
+
+def distance_from_rest(seen: Observation) -> float | None:
+    """`neutral.rest_distance` of a face: 0 at an average one at rest, None where it cannot be neutral."""
+    rotation = head_rotation(seen.points)
+    pose = head_pose(rotation)
+    aligned_xy = align.transform_points(align.five_point_transform(seen.points), seen.points)
+    quality = Quality(0.0, blur(seen.aligned_bgr), symmetry(seen.aligned_bgr, aligned_xy), is_frontal(pose))
+    return rest_distance(face_geometry(seen.points, rotation), pose, quality)
 
 
 def _face_px(track: Track) -> float:

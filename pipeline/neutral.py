@@ -60,6 +60,8 @@ class NeutralPolicy:
     """`auto`, `first`, `given` or `none`."""
     first_seconds: float = 0.0
     given: Neutral | None = None
+    everybody: bool = False
+    """Of a given one: whoever is seen, under whatever id, is that person (a recording of one subject)."""
 
     @property
     def description(self) -> str:
@@ -130,6 +132,8 @@ class NeutralKeeper:
         if self._policy.kind == "none":
             return "none", None
         if self._policy.kind == "given":
+            if self._policy.everybody:
+                return "given", self._policy.given
             if self._given_to is None and largest:
                 self._given_to = face
             return ("given", self._policy.given) if face == self._given_to else ("none", None)
@@ -225,5 +229,5 @@ def parse_policy(text: str) -> NeutralPolicy | Path:
     return path
 
 
-def given(neutral: Neutral) -> NeutralPolicy:
-    return NeutralPolicy("given", given=replace(neutral, state="given"))
+def given(neutral: Neutral, everybody: bool = False) -> NeutralPolicy:
+    return NeutralPolicy("given", given=replace(neutral, state="given"), everybody=everybody)

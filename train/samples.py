@@ -59,7 +59,7 @@ class SampleWriter:
             aus: `AU01`, … in the order of the label columns.
             crops: `CropSpec.name`s, e.g. `five_point_224`.
             rate_hz: frames a second of the clips; None where there are only stills.
-            provenance: as JSON; `seed`, where given, tells one run's shards from another's.
+            provenance: as JSON; `run` or `seed`, where given, tells one run's shards from another's.
 
         Raises:
             ValueError: an AU or a crop has no such name.
@@ -75,7 +75,8 @@ class SampleWriter:
         self._description = {"schema": SCHEMA, "source": source, "aus": self._aus, "rate_hz": rate_hz}
         self._description |= {"crops": self._crops}
         self._provenance = dict(provenance)
-        identity = json.dumps([self._description, self._provenance.get("seed")], sort_keys=True)
+        run = self._provenance.get("run", self._provenance.get("seed"))
+        identity = json.dumps([self._description, run], sort_keys=True)
         self._identity = hashlib.sha256(identity.encode()).hexdigest()[:16]
         try:
             (self._folder / SHARDS).mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ keep it from reading the next: it becomes a `Problem`, which `check` shows and `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -123,6 +123,8 @@ class Place:
     recording: str
     frame: int
     """As in `Labels.frame`."""
+    choice: tuple[int, ...] = field(default=(), compare=False)
+    """Frames, this one among them, that serve as well: whoever sees their pictures takes the best."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -225,11 +227,16 @@ def finish(
     return Recording(subject, name, media, labels, rate_hz, neutral, problems.all())
 
 
-REST_RULE = "middle of the subject's longest run of frames with no coded AU (the earliest of equal ones)"
+REST_RULE = (
+    "of nine frames spread over the subject's longest run of frames with no coded AU (the earliest of equal "
+    "ones), the one nearest to rest by the streaming code's geometry; its middle where none is near"
+)
+_CHOICE = 9
 
 
 def neutral_at_rest(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
-    """Give each recording of a subject the neutral of `REST_RULE`; None where the subject never rests."""
+    """Give each recording of a subject the neutral of `REST_RULE`, all frames of whose choice are in
+    `Place.choice`; None where the subject never rests."""
     best, place = 0, None
     for recording in recordings:
         labels = recording.labels
@@ -237,7 +244,9 @@ def neutral_at_rest(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
         frames = labels.frame[labels.at_rest & there]
         for run in np.split(frames, np.flatnonzero(np.diff(frames) != 1) + 1):
             if len(run) > best:
-                best, place = len(run), Place(recording.name, int(run[(len(run) - 1) // 2]))
+                best, middle = len(run), int(run[(len(run) - 1) // 2])
+                spread = run[np.linspace(0, len(run) - 1, _CHOICE).round().astype(int)].tolist()
+                place = Place(recording.name, middle, tuple(sorted({middle, *spread})))
     none = (Problem(f"{recordings[0].subject}: no frame without an AU, so no neutral", False),)
     told = recordings[0].problems + (none if place is None else ())
     first = replace(recordings[0], problems=told)

@@ -27,8 +27,9 @@ FRAMES = "frames"
 SCHEMA = 1
 TRACKS = 10_000
 """`sequence` of a sample is its recording's number · TRACKS + the id that the tracker gave the face there."""
-SAMPLE, NO_FACE, BAD = 0, 1, 2
-"""`FrameIndex.status`: there is a sample; no face was found; left out as in JAA-Net's published lists."""
+SAMPLE, NO_FACE, BAD, UNREADABLE = 0, 1, 2, 3
+"""`FrameIndex.status`: there is a sample; no face was found; left out as in JAA-Net's published lists; the
+video is damaged there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +41,7 @@ class FrameIndex:
     number: NDArray[np.int64]
     """(n,): the label file's own number."""
     status: NDArray[np.uint8]
-    """(n,): SAMPLE, NO_FACE or BAD."""
+    """(n,): SAMPLE, NO_FACE, BAD or UNREADABLE."""
     occurrence: NDArray[np.uint8]
     """(n, A): 0, 1 or 9 for unknown."""
     intensity: NDArray[np.float32]
@@ -54,10 +55,11 @@ class PreparedRecording:
     subject: str
     name: str
     labels: int
-    """Labelled frames; samples + no_face + bad."""
+    """Labelled frames: samples + no_face + bad + unreadable."""
     samples: int
     no_face: int
     bad: int
+    unreadable: int
     neutral: str
     """Where its neutral face is from, e.g. `T1 2440`; "" without one."""
     file: str
@@ -184,11 +186,28 @@ def read_frames(path: Path) -> FrameIndex:
     Raises:
         SourceError: it is missing or damaged.
     """
+    arrays = _load(path)
+    return FrameIndex(*(arrays[name] for name in FrameIndex.__dataclass_fields__))
+
+
+def read_neutral(path: Path) -> int:
+    """The frame that the recording's neutral face is of, −1 without one, from the same file.
+
+    Raises:
+        SourceError: it is missing or damaged.
+    """
+    return int(_load(path)["neutral_frame"])
+
+
+def _load(path: Path) -> dict[str, NDArray[Any]]:
     try:
         arrays = load_file(path)
-        return FrameIndex(*(arrays[name] for name in FrameIndex.__dataclass_fields__))
-    except (OSError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError) as error:
         raise SourceError(f"{path}: cannot be read ({error}); prepare the dataset again") from None
+    absent = {*FrameIndex.__dataclass_fields__, "neutral_frame"} - set(arrays)
+    if absent:
+        raise SourceError(f"{path}: lacks {', '.join(sorted(absent))}; prepare the dataset again")
+    return arrays
 
 
 def _read_report(folder: Path) -> dict[str, Any]:

@@ -162,11 +162,20 @@ def check(root: Path, name: str | None = None) -> Report:
         SourceError: not recognised, or not one labelled frame in it.
         UsageError: no dataset has that name.
     """
-    dataset = recognise(root, name)
-    report = Report(root, dataset)
+    return read_checked(root, recognise(root, name))[0]
+
+
+def read_checked(root: Path, dataset: Dataset) -> tuple[Report, list[Subject]]:
+    """The same of a dataset that is known, with what was read.
+
+    Raises:
+        SourceError: not one labelled frame in it.
+    """
+    report, subjects = Report(root, dataset), []
     progress = Progress(f"reading {dataset.title}", dataset.subject_count, unit="subjects")
     try:
         for subject in dataset.read(root):
+            subjects.append(subject)
             report.subjects.append(SubjectRow.of(subject))
             report.problems += [problem for r in subject.recordings for problem in r.problems]
             progress.step(len(report.subjects))
@@ -176,7 +185,7 @@ def check(root: Path, name: str | None = None) -> Report:
     if not report.total("labels"):
         first = f" ({report.fatal[0]})" if report.fatal else ""
         raise SourceError(f"{root}: laid out as {dataset.title}, but not one labelled frame in it{first}")
-    return report
+    return report, subjects
 
 
 def _check_subjects(report: Report) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from pipeline.errors import UsageError
-from train.data import check, mimic
+from train.data import check, mimic, prepare
 
-COMMANDS = {"check": check.main, "mimic": mimic.main}
+COMMANDS = {"check": check.main, "mimic": mimic.main, "prepare": prepare.main}
 
 
 def main(argv: Sequence[str]) -> int:

@@ -106,7 +106,8 @@ class Sitter:
         period = min(_PERIOD_SECONDS, seconds - _REST_SECONDS)
         begins = np.arange(_REST_SECONDS, max(seconds - 0.7 * period, _REST_SECONDS + 1e-9), period)
         shares = np.array((0.0, 0.2, 0.65, 0.9)) * period
-        return [Event(self._peaks(), *(float(begin + share) for share in shares), {}) for begin in begins]
+        times = [[float(begin + share) for share in shares] for begin in begins]
+        return [Event(self._peaks(), on, apex, off, end, {}) for on, apex, off, end in times]
 
     def _event(self, seconds: float) -> Event:
         return Event(

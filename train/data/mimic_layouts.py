@@ -9,11 +9,12 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import av
 import cv2
 import numpy as np
+from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from train.data import bp4d, ckplus, disfa, fera2015, fera2017
@@ -95,7 +96,7 @@ def _video(path: Path, pictures: Sequence[NDArray[np.uint8]], rate_hz: float, co
     height, width = pictures[0].shape[:2]
     best = {"crf": "14", "preset": "veryfast", "threads": "1"} if codec == "libx264" else {"qscale": "2"}
     with av.open(str(path), "w") as container:
-        stream = container.add_stream(codec, rate=Fraction(rate_hz), options=best)
+        stream = cast(VideoStream, container.add_stream(codec, rate=Fraction(rate_hz), options=best))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.bit_rate = 4_000_000
         for picture in pictures:
