@@ -25,7 +25,8 @@ VALIDATION = "subjects of the same data that were not trained on"
 
 def trained_on(source: str) -> str:
     """What headers and overlays say: `synthetic-trained`, or `trained on bp4d`."""
-    return "synthetic-trained" if source == "synthetic" else f"trained on {source}"
+    alone = all(part.startswith("synthetic") for part in source.split("+"))
+    return "synthetic-trained" if alone else f"trained on {source}"
 
 
 def export(run: Path, folder: Path, name: str | None = None, note: str = "") -> tuple[Bundle, Evaluation]:
