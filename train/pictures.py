@@ -78,7 +78,7 @@ def bars(path: Path, heading: Heading, comparison: Comparison) -> Path:
     c = comparison
     height = 3.6
     figure = start(max(0.62 * (len(c.aus) + 1) + 1.6, 7.0), height, heading, NAMES[c.metric])
-    axes = figure.add_axes((0.075, 0.2, 0.91, 0.5))
+    axes = figure.add_axes((0.075, 0.17, 0.91, 0.55))
     x = np.arange(len(c.aus) + 1)
     if c.printed is not None:
         axes.bar(x - 0.21, [*c.printed.values, c.printed.mean], 0.4, color=PAPER, label="paper")
@@ -152,7 +152,7 @@ def precision_recall(path: Path, heading: Heading, folds: Mapping[str, Tested]) 
         axes.tick_params(labelleft=a % across == 0, labelbottom=a + across >= len(aus))
         _frame(axes)
         if axes.lines:
-            axes.legend(fontsize=6, frameon=False, loc="lower left", handlelength=1.0)
+            axes.legend(fontsize=6, framealpha=0.75, edgecolor="none", loc="lower left", handlelength=1.0)
         else:
             axes.text(0.5, 0.5, "never present", ha="center", fontsize=8, color="#555555")
     words = "x: recall · y: precision · dot: threshold 0.5 · dotted: called at random · AP: average precision"
@@ -245,7 +245,8 @@ def training(path: Path, heading: Heading, logs: Mapping[str, Sequence[Mapping[s
                 axes.axvline(x, color="#bbbbbb", lw=0.8, ls="--")
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
-        axes.set_ylim(bottom=0)
+        top = max((line.get_ydata().max() for line in axes.lines if line.get_label() in logs), default=1.0)
+        axes.set_ylim(0, 1.1 * top if np.isfinite(top) and top > 0 else 1.0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _frame(axes)
         axes.legend(fontsize=8, frameon=False)
@@ -259,12 +260,13 @@ def conditions(path: Path, heading: Heading, comparisons: Sequence[Comparison], 
     axes = figure.add_axes((0.08, 0.14, 0.9, 0.56))
     x = np.arange(len(comparisons))
     paper = [c.printed.mean if c.printed else np.nan for c in comparisons]
-    axes.bar(x - 0.21, np.nan_to_num(paper), 0.4, color=PAPER, label="paper")
+    if not np.isnan(paper).all():
+        axes.bar(x - 0.21, np.nan_to_num(paper), 0.4, color=PAPER, label="paper")
     ours = np.array([mean_of_folds(c) for c in comparisons])
     axes.bar(x + 0.21, np.nan_to_num(ours), 0.4, color=OURS, label="ours, mean of folds")
     for k in np.flatnonzero(np.isnan(ours)):
         axes.text(x[k] + 0.21, 0, "missing", ha="center", va="bottom", fontsize=7, color=WARN, rotation=90)
-    axes.set_xticks(x, [c.condition for c in comparisons], fontsize=8)
+    axes.set_xticks(x, [c.condition.removeprefix("visible: ") for c in comparisons], fontsize=8)
     _frame(axes)
     axes.legend(fontsize=7.5, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
     return save(figure, path)

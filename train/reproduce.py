@@ -1,6 +1,6 @@
 """`python -m train reproduce --paper PAPER --dataset DATASET --root ROOT`: the paper's table beside ours.
 
-OUT/report.md, report.json      the tables; rewritten after every fold
+OUT/report.md, report.json      the tables; rewritten after every fold; pictures at the end
 OUT/pictures/                   bars, precision over recall, co-occurrence, training, attention
 OUT/FOLD/run/                   a run of `train fit`
 OUT/FOLD/bundle/                its best weights as an engine, with thresholds, protocol and scores
@@ -45,12 +45,12 @@ def run(task: Task) -> Path:
         fit(test.recipe, test.run)
         for visible in task.visible:
             test.tested(visible)
-        report(task)
-    return report(task)
+        report(task, pictured=number + 1 == len(task.todo))
+    return task.out / "report.md"
 
 
-def report(task: Task) -> Path:
-    """Write tables and pictures of what is there."""
+def report(task: Task, pictured: bool) -> None:
+    """Write the tables of what is there, and draw it."""
     found: dict[str, Mapping[str, Tested | None]] = {}
     tests = {fold.name: task.fold_test(fold) for fold in task.every}
     for visible in task.visible:
@@ -60,8 +60,8 @@ def report(task: Task) -> Path:
     task.out.mkdir(parents=True, exist_ok=True)
     write_whole(path, markdown(shown).encode())
     write_whole(task.out / "report.json", (json.dumps(plain(shown), indent=2) + "\n").encode())
-    pictures(task, shown, found, tests)
-    return path
+    if pictured:
+        pictures(task, shown, found, tests)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -55,10 +55,10 @@ def result(task: Task, found: Found) -> Result:
 
 
 def title(task: Task) -> str:
-    """`SAT-Net (sanet) on DISFA`."""
+    """`SAT-Net (sanet) on DISFA`; says so where the recipe is not the paper's any more."""
     data = DATASETS[task.study.dataset].title
     data += f", tested on {DATASETS[task.tested.dataset].title}" if task.tested is not None else ""
-    return f"{task.study.title} ({task.variant}) on {data}"
+    return f"{task.study.title} ({task.variant}) on {data}{', RECIPE CHANGED' if task.changed else ''}"
 
 
 def _comparison(

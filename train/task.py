@@ -13,6 +13,10 @@ from train.paper_tables import Study
 from train.recipe import Recipe, differences
 
 
+MERELY_HOW = ("device", "threads", "workers", "checkpoint_minutes", "note", "seed", "channels_last")
+"""Settings of a recipe that leave it the paper's."""
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """Everything that a reproduction goes by."""
@@ -41,8 +45,9 @@ class Task:
 
     @property
     def changed(self) -> list[str]:
-        """Where the recipe was changed by hand."""
-        return differences(tables.plain(self.papers), tables.plain(self.recipe))
+        """Where the recipe was changed by hand, but for what does not touch the result."""
+        found = differences(tables.plain(self.papers), tables.plain(self.recipe))
+        return [line for line in found if line.split(" ")[0] not in MERELY_HOW]
 
     def fold_test(self, fold: Fold) -> FoldTest:
         """Where a fold is trained and tested."""

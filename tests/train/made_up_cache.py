@@ -14,7 +14,12 @@ from train.samples import SampleWriter
 
 
 def prepared(
-    folder: Path, dataset: str, subjects: Sequence[str], aus: Sequence[str], each: int = 8, synthetic: bool = True
+    folder: Path,
+    dataset: str,
+    subjects: Sequence[str],
+    aus: Sequence[str],
+    each: int = 8,
+    synthetic: bool = True,
 ) -> Path:
     """`each` samples of every subject, a recording each."""
     made = SampleWriter(
@@ -26,7 +31,11 @@ def prepared(
         provenance={"dataset": dataset},
     )
     for k in range(len(subjects)):
-        numbers = {"subject": np.full(each, k), "sequence": np.full(each, k * TRACKS), "frame": np.arange(each)}
+        numbers = {
+            "subject": np.full(each, k),
+            "sequence": np.full(each, k * TRACKS),
+            "frame": np.arange(each),
+        }
         made.write_shard(f"s{k:03d}", shard(each, len(aus), seed=k, **numbers))
     made.finish()
     recordings = [

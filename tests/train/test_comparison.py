@@ -10,6 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 from pipeline.errors import SourceError
+from train import tested as kept
 from train.comparison import compare, mean_of_folds, pooled, score
 from train.paper_tables import Printed
 from train.pictures import (
@@ -24,17 +25,16 @@ from train.pictures import (
     training,
 )
 from train.report import Result, markdown, plain, table_text
-from train.tested import Tested
 
 AUS = ("AU01", "AU12", "AU25")
 
 
-def made_up(fold: str, n: int = 60, seed: int = 0) -> Tested:
+def made_up(fold: str, n: int = 60, seed: int = 0) -> kept.Tested:
     rng = np.random.default_rng(seed)
     occurrence = rng.integers(0, 2, (n, 3)).astype(np.uint8)
     occurrence[rng.uniform(size=(n, 3)) < 0.1] = 9
     probability = np.clip(0.3 + 0.3 * (occurrence == 1) + rng.normal(0, 0.2, (n, 3)), 0.01, 0.99)
-    return Tested(
+    return kept.Tested(
         fold=fold,
         visible="full",
         aus=AUS,
@@ -66,8 +66,10 @@ def test_means_are_the_authors_and_scikit_learns() -> None:
     assert len(everything) == 125
     known = everything.occurrence[:, 1] != 9
     whole = sk.f1_score(everything.occurrence[known, 1], everything.probability[known, 1] >= 0.5)
-    assert c.pooled is not None and c.pooled[1] == pytest.approx(100 * whole)
-    assert c.tuned is not None and not np.allclose(c.tuned, c.mean)
+    assert c.pooled is not None
+    assert c.pooled[1] == pytest.approx(100 * whole)
+    assert c.tuned is not None
+    assert not np.allclose(c.tuned, c.mean)
 
 
 def test_jaa_nets_mean() -> None:
@@ -88,7 +90,9 @@ def test_a_missing_fold_is_not_averaged_over() -> None:
 
 def test_intensities_are_rounded_as_iarls() -> None:
     one = replace(FOLDS["P1"], probability=np.full((60, 3), 0.29, np.float32))  # 1.45 → 1
-    np.testing.assert_allclose(score("mae", one, 0.5, True), np.abs(one.intensity - 1).mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(
+        score("mae", one, 0.5, True), np.abs(one.intensity - 1).mean(axis=0), rtol=1e-6
+    )
     np.testing.assert_allclose(
         score("mae", one, 0.5, False), np.abs(one.intensity - 1.45).mean(axis=0), rtol=1e-6
     )
@@ -99,7 +103,9 @@ def test_rendered_data_says_so_everywhere() -> None:
     c = compare("f1", "", AUS, printed, FOLDS, rounded=False)
     text = markdown(Result("SAT-Net (satnet) on DISFA", True, {"Seed": "0"}, ["Note."], [c, c]))
     assert text.count("SYNTHETIC") == 3, "the heading, and every table"
-    assert "| AU01 |" in text and "Table II" in text and "50.0" in text
+    assert "| AU01 |" in text
+    assert "Table II" in text
+    assert "50.0" in text
     assert "SYNTHETIC" not in markdown(Result("t", False, {}, [], [c]))
 
 
@@ -129,16 +135,18 @@ def test_co_occurrence_by_counting() -> None:
 
 def test_what_was_tested_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "tested.safetensors"
-    assert Tested.load(path, "id") is None
+    assert kept.Tested.load(path, "id") is None
     FOLDS["P1"].save(path, "id")
-    read = Tested.load(path, "id")
-    assert read is not None and read.people == ("SN001",) and read.thresholds == (0.4, 0.5, 0.6)
+    read = kept.Tested.load(path, "id")
+    assert read is not None
+    assert read.people == ("SN001",)
+    assert read.thresholds == (0.4, 0.5, 0.6)
     np.testing.assert_array_equal(read.probability, FOLDS["P1"].probability)
-    assert Tested.load(path, "of other weights") is None
+    assert kept.Tested.load(path, "of other weights") is None
     assert len(read.of_pose(1)) == 20
     path.write_bytes(b"half")
     with pytest.raises(SourceError, match="cannot read it"):
-        Tested.load(path, "id")
+        kept.Tested.load(path, "id")
 
 
 def test_pictures_are_written(tmp_path: Path) -> None:

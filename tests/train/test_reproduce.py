@@ -1,4 +1,4 @@
-"""From a prepared dataset to tables, pictures and bundles: folds, protocols, resuming, other datasets, halves."""
+"""From a prepared dataset to tables, pictures and bundles: folds, protocols, resuming, halves of faces."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from engines.bundle import read_bundle
 from engines.runtime import load_engine
 from pipeline.errors import AustreamError, UsageError
 from train import checkpoint
+from train import tested as kept
 from train.__main__ import main
 from train.batches import Batch
 from train.data import disfa, disfaplus
@@ -25,7 +26,6 @@ from train.fit import BEST
 from train.paper_tables import find
 from train.protocol import across, chosen, folds_of, plan
 from train.recipe import Recipe, read_recipe
-from train.tested import Tested, occlude
 
 SMALL = (
     'engine.network="tiny"',
@@ -40,13 +40,25 @@ SMALL = (
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return prepared(tmp_path_factory.mktemp("cache"), "disfaplus", disfaplus.SUBJECTS, disfaplus.DISFAPLUS.aus)
+    return prepared(
+        tmp_path_factory.mktemp("cache"), "disfaplus", disfaplus.SUBJECTS, disfaplus.DISFAPLUS.aus
+    )
 
 
 def reproduce(cache: Path, out: Path, *more: str) -> int:
     tiny.register()
     sets = [word for change in SMALL for word in ("--set", change)]
-    words = ["reproduce", "--paper", "cednn", "--dataset", "disfaplus", "--cache", str(cache), "--out", str(out)]
+    words = [
+        "reproduce",
+        "--paper",
+        "cednn",
+        "--dataset",
+        "disfaplus",
+        "--cache",
+        str(cache),
+        "--out",
+        str(out),
+    ]
     return main([*words, *sets, *more])
 
 
@@ -66,19 +78,23 @@ def test_one_fold_makes_no_mean(out: Path) -> None:
     table = json.loads((out / "first.json").read_text())["tables"][0]
     assert table["missing"] == ["P1", "P3"]
     assert table["mean"] is table["pooled"] is table["mean_of_folds"] is None
-    assert table["folds"]["P1"] is None and len(table["folds"]["P2"]) == 12
+    assert table["folds"]["P1"] is None
+    assert len(table["folds"]["P2"]) == 12
 
 
-def test_all_folds_beside_the_papers_table(out: Path, cache: Path) -> None:
+def test_all_folds_beside_the_papers_table(out: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     table = report["tables"][0]
-    assert report["synthetic"] and table["paper"]["table"] == "13" and table["paper"]["mean"] == 74.4
+    assert report["synthetic"]
+    assert table["paper"]["table"] == "13"
+    assert table["paper"]["mean"] == 74.4
     assert not table["missing"]
     per_fold = [np.nanmean(np.array(table["folds"][p], float)) for p in ("P1", "P2", "P3")]
     assert table["mean_of_folds"] == pytest.approx(np.mean(per_fold), abs=1e-3)
     text = (out / "report.md").read_text()
     assert text.count("SYNTHETIC") == 1 + len(report["tables"])
     assert "engine.network 'cednn' → 'tiny'" in text, "what was changed by hand is told"
+    assert text.startswith("# CEDNN (res-l18m1-att3-se1) on DISFA+, RECIPE CHANGED")
     assert int((out / "time").read_text()) == (out / "P2" / "run" / BEST).stat().st_mtime_ns, "not done again"
     for name in ("f1", "precision-recall", "co-occurrence", "training", "visible"):
         assert (out / "pictures" / f"{name}.png").exists()
@@ -86,26 +102,37 @@ def test_all_folds_beside_the_papers_table(out: Path, cache: Path) -> None:
 
 def test_each_fold_tests_its_part_and_never_trains_on_it(out: Path, cache: Path) -> None:
     data = open_cache(cache)
-    parts = {"P1": {"SN027", "SN010", "SN007"}, "P2": {"SN013", "SN025", "SN003"}, "P3": {"SN009", "SN001", "SN004"}}
+    parts = {
+        "P1": {"SN027", "SN010", "SN007"},
+        "P2": {"SN013", "SN025", "SN003"},
+        "P3": {"SN009", "SN001", "SN004"},
+    }
     for name, people in parts.items():
         run = json.loads((out / name / "run" / "recipe.json").read_text())["data"]
         assert {data.subjects[k] for k in run["test_subjects"]} == people
         assert not set(run["test_subjects"]) & set(run["validation_subjects"])
-        tested = Tested.load(out / name / "tested-full.safetensors")
-        assert tested is not None and set(tested.people) == people and len(tested) == 24
+        tested = kept.Tested.load(out / name / "tested-full.safetensors")
+        assert tested is not None
+        assert set(tested.people) == people
+        assert len(tested) == 24
         np.testing.assert_array_equal(tested.occurrence, data.samples.occurrence[data.rows_of(tuple(people))])
 
 
 def test_the_bundle_says_all_and_streams(out: Path, cache: Path) -> None:
     bundle = read_bundle(out / "P1" / "bundle")
     told: Any = bundle.spec.provenance
-    assert told["trained"] == "synthetic-trained" and told["dataset"] == "disfaplus"
+    assert told["trained"] == "synthetic-trained"
+    assert told["dataset"] == "disfaplus"
     assert told["protocol"] == {"name": "clean", "fold": "P1"}
     assert told["checkpoint"] == checkpoint.digest(out / "P1" / "run" / BEST)
-    assert told["seed"] == 0 and told["commit"] and told["test"]["frames"] == 24
+    assert told["seed"] == 0
+    assert told["commit"]
+    assert told["test"]["frames"] == 24
     assert told["thresholds"]["rule"].startswith("best F1 on validation")
     table = json.loads((out / "report.json").read_text())["tables"][0]
-    assert 100 * told["test"]["mean"]["f1"] == pytest.approx(np.nanmean(np.array(table["folds"]["P1"], float)), abs=0.02)
+    assert 100 * told["test"]["mean"]["f1"] == pytest.approx(
+        np.nanmean(np.array(table["folds"]["P1"], float)), abs=0.02
+    )
     engine = load_engine(out / "P1" / "bundle", "openvino", log=lambda _line: None)
     assert engine.spec.thresholds == bundle.spec.thresholds != (0.5,) * 12
     everybody = evaluate(str(out / "P1" / "bundle"), [cache])
@@ -116,9 +143,13 @@ def test_the_papers_protocol_decides_on_the_tested_fold(cache: Path, tmp_path: P
     assert reproduce(cache, tmp_path, "--folds", "P3", "--protocol", "paper") == 0
     run = json.loads((tmp_path / "P3" / "run" / "recipe.json").read_text())["data"]
     assert run["validation_subjects"] == run["test_subjects"]
-    tested = Tested.load(tmp_path / "P3" / "tested-full.safetensors")
-    assert tested is not None and tested.thresholds is None
-    assert "chosen on the tested fold itself, so the figures are optimistic" in (tmp_path / "report.md").read_text()
+    tested = kept.Tested.load(tmp_path / "P3" / "tested-full.safetensors")
+    assert tested is not None
+    assert tested.thresholds is None
+    assert (
+        "chosen on the tested fold itself, so the figures are optimistic"
+        in (tmp_path / "report.md").read_text()
+    )
     told: Any = read_bundle(tmp_path / "P3" / "bundle").spec.provenance
     assert told["validation"]["what"].startswith("the tested fold itself")
 
@@ -134,10 +165,13 @@ def test_on_another_dataset_without_those_who_are_in_both(cache: Path, tmp_path:
     """DISFA shares DISFA+'s nine subjects; of its AUs all are there."""
     other = prepared(tmp_path / "disfa", "disfa", ["SN001", "SN002", "SN005", "SN010"], disfa.DISFA.aus)
     assert reproduce(cache, tmp_path / "out", "--test-on", "disfa", "--test-cache", str(other)) == 0
-    tested = Tested.load(tmp_path / "out" / "all" / "tested-full.safetensors")
-    assert tested is not None and tested.people == ("SN002", "SN005") and len(tested) == 16
+    tested = kept.Tested.load(tmp_path / "out" / "all" / "tested-full.safetensors")
+    assert tested is not None
+    assert tested.people == ("SN002", "SN005")
+    assert len(tested) == 16
     table = json.loads((tmp_path / "out" / "report.json").read_text())["tables"][0]
-    assert table["paper"] is None and list(table["folds"]) == ["all"]
+    assert table["paper"] is None
+    assert list(table["folds"]) == ["all"]
 
 
 def test_what_cannot_be_done_is_said_in_one_line(
@@ -148,9 +182,15 @@ def test_what_cannot_be_done_is_said_in_one_line(
         return capsys.readouterr().err
 
     cednn = ("--paper", "cednn", "--dataset", "disfaplus")
-    assert "--folds 4: no such fold; expected among P1, P2, P3" in refused(*cednn, "--cache", str(cache), "--folds", "4")
-    assert "not prepared yet; name the dataset's folder with --root" in refused(*cednn, "--cache", str(tmp_path))
-    assert "--variant res-l5m3: no variant of CEDNN" in refused(*cednn, "--cache", str(cache), "--variant", "res-l5m3")
+    assert "--folds 4: no such fold; expected among P1, P2, P3" in refused(
+        *cednn, "--cache", str(cache), "--folds", "4"
+    )
+    assert "not prepared yet; name the dataset's folder with --root" in refused(
+        *cednn, "--cache", str(tmp_path)
+    )
+    assert "--variant res-l5m3: no variant of CEDNN" in refused(
+        *cednn, "--cache", str(cache), "--variant", "res-l5m3"
+    )
     satnet = ("--paper", "satnet", "--dataset", "disfa", "--cache", str(cache))
     assert "holds disfaplus, not disfa; name another --cache" in refused(*satnet)
     lacking = ("--set", 'engine.aus=["AU01","AU45"]')
@@ -173,7 +213,8 @@ def test_a_plan_holds_out_training_subjects_for_deciding(cache: Path) -> None:
     data = open_cache(cache)
     fold = folds_of(data, partial=False)[0]
     made = plan(some_recipe(), data, fold.name, fold.test, "clean").data
-    assert len(made.validation_subjects) == 1 and len(made.test_subjects) == 3
+    assert len(made.validation_subjects) == 1
+    assert len(made.test_subjects) == 3
     assert {data.subjects[k] for k in made.validation_subjects} < set(fold.train)
     with pytest.raises(UsageError, match="--protocol paper: goes with a dataset's own folds"):
         plan(some_recipe(), data, "all", (), "paper")
@@ -226,8 +267,10 @@ def test_one_half_is_left_to_see(visible: str, seen: Any, window: tuple[int, ...
     batch = Batch(pictures, beside, torch.zeros((2, 1), dtype=torch.uint8), torch.zeros((2, 1)))
     mask = np.zeros((4, 4), np.uint8)
     mask[seen] = 1
-    found = occlude(batch, visible)
-    np.testing.assert_array_equal(found.pictures.numpy(), np.broadcast_to(7 * mask[..., None], pictures.shape))
+    found = kept.occlude(batch, visible)
+    np.testing.assert_array_equal(
+        found.pictures.numpy(), np.broadcast_to(7 * mask[..., None], pictures.shape)
+    )
     np.testing.assert_array_equal(found.beside["level_map"].numpy(), np.broadcast_to(3 * mask, (2, 4, 4)))
     assert torch.equal(found.beside["landmarks"], beside["landmarks"])
     assert batch.pictures.min() == 7, "the batch itself stays as it is"
