@@ -1,5 +1,4 @@
-"""python -m train synth … | data check ROOT | fit RECIPE | evaluate ENGINE DATA… | export RUN FOLDER |
-reproduce --paper PAPER --dataset DATASET --root ROOT"""
+"""python -m train synth | data … | fit RECIPE | evaluate ENGINE DATA | export RUN FOLDER | reproduce …"""
 
 from __future__ import annotations
 
@@ -52,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m train", description="Render samples, train, score, export.")
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("synth", help="Render faces with known AUs.", add_help=False)
-    commands.add_parser("data", help="Check a dataset's folder.", add_help=False)
+    commands.add_parser("data", help="Check or prepare a dataset, or render one.", add_help=False)
     commands.add_parser("reproduce", help="A paper's folds, and its table beside ours.", add_help=False)
 
     fit = commands.add_parser("fit", help=command_fit.__doc__, description=command_fit.__doc__)

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import OutputError
+from pipeline.errors import OutputError, UsageError
 from train.comparison import THRESHOLD, Comparison, average, mean_of_folds
 from train.report import NAMES
 from train.shards import UNKNOWN
@@ -33,9 +33,15 @@ class Heading:
 
 
 def start(width: float, height: float, heading: Heading, what: str) -> Any:
-    """A figure of so many inches with its heading."""
-    import matplotlib
+    """A figure of so many inches with its heading.
 
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError:
+        raise UsageError("matplotlib is not installed; pip install 'austream[train]' -c constraints.txt") from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
@@ -121,7 +127,7 @@ def curve(probability: NDArray[np.floating], present: NDArray[np.bool_]) -> tupl
 
 
 def average_precision(probability: NDArray[np.floating], present: NDArray[np.bool_]) -> float:
-    """Σ (R_k − R_{k−1}) P_k, as scikit-learn has it."""
+    """Σ (R_k − R_{k−1}) P_k over the thresholds, from the highest down."""
     recall, precision = curve(probability, present)
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 

@@ -52,7 +52,7 @@ def test_hyper_parameters_are_the_papers() -> None:
     }
     for name, row in wanted.items():
         p = read(name).phase[0]
-        assert p.optimiser == "sgd" and p.schedule == "step", name
+        assert (p.optimiser, p.schedule) == ("sgd", "step"), name
         found = (
             p.epochs,
             p.batch_size,

@@ -17,7 +17,7 @@ from pipeline.progress import Progress
 from train.data.base import Dataset, Problem, Subject
 from train.data.folds import parts_of
 from train.data.layouts import recognise
-from train.data.mimic import MARK, is_rendered
+from train.data.rendered import MARK, is_rendered
 from train.shards import UNKNOWN, write_whole
 
 SHOWN_PROBLEMS = 12
@@ -151,18 +151,19 @@ class Report:
         return "\n".join(rows)
 
 
-def check(root: Path, name: str | None = None) -> Report:
+def check(root: Path, name: str | None = None, images: Path | None = None) -> Report:
     """Read all labels of a dataset, and list its pictures or open its videos without decoding them.
 
     Args:
         root: its top folder.
         name: of the dataset; None to tell by the layout.
+        images: the image root of lists.
 
     Raises:
         SourceError: not recognised, or not one labelled frame in it.
         UsageError: no dataset has that name.
     """
-    return read_checked(root, recognise(root, name))[0]
+    return read_checked(root, recognise(root, name, images))[0]
 
 
 def read_checked(root: Path, dataset: Dataset) -> tuple[Report, list[Subject]]:
@@ -223,10 +224,15 @@ def main(argv: Sequence[str]) -> int:
         description="Say what a dataset's folder holds, and what is missing or odd.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="the dataset's top folder")
-    parser.add_argument("--dataset", metavar="NAME", help="if the layout does not tell, e.g. fera2015")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="if the layout does not tell: fera2015, jaanet-bp4d …"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="image root of JAA-Net's and others' lists"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write all of it there")
     args = parser.parse_args(argv)
-    report = check(args.root, args.dataset)
+    report = check(args.root, args.dataset, args.images)
     print(report.text())
     if args.json is not None:
         write_whole(args.json, (json.dumps(report.plain(), indent=2, ensure_ascii=False) + "\n").encode())

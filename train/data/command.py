@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 
 from pipeline.errors import UsageError
-from train.data import check, mimic, prepare
 
-COMMANDS = {"check": check.main, "mimic": mimic.main, "prepare": prepare.main}
+COMMANDS = ("check", "prepare", "mimic")
+"""Modules of this package, each with a `main`; imported when asked for, as the renderer takes seconds."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -17,6 +18,6 @@ def main(argv: Sequence[str]) -> int:
         AustreamError: there is no such command, or what it raises.
     """
     if argv[:1] and argv[0] in COMMANDS:
-        return COMMANDS[argv[0]](argv[1:])
+        return int(import_module(f"train.data.{argv[0]}").main(argv[1:]))
     got = repr(argv[0]) if argv else "nothing"
     raise UsageError(f"data: expected one of {', '.join(COMMANDS)}, got {got}; e.g. train data check ROOT")

@@ -101,6 +101,7 @@ def parts_of(dataset: str, subjects: Sequence[str], seed: int = 0) -> Parts:
         UsageError: a published subject is not there, one that is there was not published, or there are too
             few to draw from.
     """
+    dataset = dataset.rpartition("-")[2]  # lists of BP4D (`jaanet-bp4d`) have BP4D's parts
     if dataset == "fera2017":
         tell = {"training": "TR_", "validation": "VA_"}
         parts: Parts = {

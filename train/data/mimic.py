@@ -19,7 +19,9 @@ import numpy as np
 
 from pipeline.errors import OutputError, UsageError
 from pipeline.progress import Progress
-from train.data.mimic_layouts import LAYOUTS, Layout, Shown
+from train.data.mimic_layouts import DATASETS, Layout, Shown
+from train.data.mimic_lists import LISTS
+from train.data.rendered import MARK, README, is_rendered
 from train.synth.camera import photograph
 from train.synth.figure import Acting
 from train.synth.labels import labels
@@ -27,20 +29,10 @@ from train.synth.pose import Pose
 from train.synth.script import LABELLED, Event, acting_at, excludes
 from train.synth.studio import Studio, take
 
-README = "README.txt"
-MARK = "SYNTHETIC"
+LAYOUTS = {**DATASETS, **LISTS}
 _SIZE_WH, _FACE_PX = (320, 240), 140.0
 _REST_SECONDS, _PERIOD_SECONDS = 0.2, 1.0
 _TOGETHER = 3
-
-
-def is_rendered(root: Path) -> bool:
-    """Whether a dataset's folder holds rendered faces made by this command."""
-    try:
-        with (root / README).open(encoding="utf-8", errors="replace") as file:
-            return file.readline().strip() == MARK
-    except OSError:
-        return False
 
 
 @dataclass(frozen=True)

@@ -77,18 +77,20 @@ def spread(dataset: str) -> tuple[str, ...]:
     return tuple(name for name in chain.from_iterable(rounds) if name is not None)
 
 
-def _put(path: Path, content: str | bytes) -> None:
+def put(path: Path, content: str | bytes) -> None:
+    """Write a file and the folders above it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
-def _packed(picture_bgr: NDArray[np.uint8], suffix: str) -> bytes:
+def packed(picture_bgr: NDArray[np.uint8], suffix: str) -> bytes:
+    """A picture as the bytes of a `.jpg` or `.png` file."""
     return cv2.imencode(suffix, picture_bgr, [cv2.IMWRITE_JPEG_QUALITY, 95])[1].tobytes()
 
 
 def _pictures(folder: Path, pictures: Iterable[NDArray[np.uint8]], name: Callable[[int], str]) -> None:
     for k, picture in enumerate(pictures):
-        _put(folder / name(k), _packed(picture, Path(name(k)).suffix))
+        put(folder / name(k), packed(picture, Path(name(k)).suffix))
 
 
 def _video(path: Path, pictures: Sequence[NDArray[np.uint8]], rate_hz: float, codec: str) -> None:
@@ -104,7 +106,8 @@ def _video(path: Path, pictures: Sequence[NDArray[np.uint8]], rate_hz: float, co
         container.mux(stream.encode(None))
 
 
-def _number(au: str) -> int:
+def number_of(au: str) -> int:
+    """`AU06` → 6"""
     return int(au[2:])
 
 
@@ -123,7 +126,7 @@ def disfa_person(root: Path, subject: str, record: Record, seconds: float) -> No
     )
     for au, column in zip(disfa.AUS, shown.levels(disfa.AUS).T, strict=True):
         rows = "".join(f"{k},{level}\r\n" for k, level in enumerate(column, start=1))
-        _put(root / "ActionUnit_Labels" / subject / f"{subject}_au{_number(au)}.txt", rows)
+        put(root / "ActionUnit_Labels" / subject / f"{subject}_au{number_of(au)}.txt", rows)
 
 
 def disfaplus_person(root: Path, subject: str, record: Record, seconds: float) -> None:
@@ -131,21 +134,21 @@ def disfaplus_person(root: Path, subject: str, record: Record, seconds: float) -
     count = max(round(seconds / 1.2), 1)
     for trial in range(count):
         shown = record(_frames(seconds / count, _POSED_HZ), _POSED_HZ)
-        name = f"A{trial + 1}_AU{_number(shown.aus[0])}_TrailNo_1"
+        name = f"A{trial + 1}_AU{number_of(shown.aus[0])}_TrailNo_1"
         folder = root / "Images" / subject / name
         _pictures(folder, shown.pictures_bgr, lambda k: f"{k:03d}.jpg")
-        _put(
+        put(
             folder / "TimeStamp.txt",
             "\n".join(f"{k / _POSED_HZ:.3f}" for k in range(len(shown.pictures_bgr))),
         )
         for au, column in zip(disfa.AUS, shown.levels(disfa.AUS).T, strict=True):
             rows = "".join(f"{k:03d}.jpg     {level}\n" for k, level in enumerate(column))
-            heading = f"AU{_number(au)} {name}\nframe     intensity\n"
-            _put(root / "Labels" / subject / name / f"AU{_number(au)}.txt", heading + rows)
+            heading = f"AU{number_of(au)} {name}\nframe     intensity\n"
+            put(root / "Labels" / subject / name / f"AU{number_of(au)}.txt", heading + rows)
 
 
 def _occurrence(aus: Sequence[str], rows: NDArray[np.uint8], first: int) -> str:
-    heading = ",".join(["0", *(str(_number(au)) for au in aus)])
+    heading = ",".join(["0", *(str(number_of(au)) for au in aus)])
     return "\n".join([heading, *(",".join(map(str, (first + k, *row))) for k, row in enumerate(rows))]) + "\n"
 
 
@@ -160,21 +163,21 @@ def bp4d_person(
         count = _frames(seconds / len(kind.tasks), bp4d.RATE_HZ) + 2 * _MARGIN
         shown = record(count, bp4d.RATE_HZ)
         table = _occurrence(kind.aus, shown.present(kind.aus)[part], _FIRST)
-        _put(coding / "AU_OCC" / f"{subject}_{task}.csv", table)
+        put(coding / "AU_OCC" / f"{subject}_{task}.csv", table)
         for au, column in zip(kind.intensity_aus, shown.levels(kind.intensity_aus)[part].T, strict=True):
             rows = "".join(f"{_FIRST + k},{level}\n" for k, level in enumerate(column))
-            _put(coding / "AU_INT" / au / f"{subject}_{task}_{au}.csv", rows)
+            put(coding / "AU_INT" / au / f"{subject}_{task}_{au}.csv", rows)
         name = partial("{:04d}.jpg".format)
         numbers = range(_FIRST - _MARGIN, _FIRST - _MARGIN + count)
         if not archive:
             folder = root / "BP4D-training" / subject / task
             for number, picture in zip(numbers, shown.pictures_bgr, strict=True):
-                _put(folder / name(number), _packed(picture, ".jpg"))
+                put(folder / name(number), packed(picture, ".jpg"))
             continue
         (root / "2D+3D").mkdir(exist_ok=True)
         with zipfile.ZipFile(root / "2D+3D" / f"{subject}.zip", "a") as opened:
             for number, picture in zip(numbers, shown.pictures_bgr, strict=True):
-                opened.writestr(f"{task}/{name(number)}", _packed(picture, ".jpg"))
+                opened.writestr(f"{task}/{name(number)}", packed(picture, ".jpg"))
 
 
 def ckplus_person(root: Path, subject: str, record: Record, seconds: float) -> None:
@@ -185,14 +188,14 @@ def ckplus_person(root: Path, subject: str, record: Record, seconds: float) -> N
         folder = root / "cohn-kanade-images" / subject / f"{sequence:03d}"
         _pictures(folder, shown.pictures_bgr, lambda k, stem=stem: f"{stem}_{k + 1:08d}.png")  # type: ignore[misc]
         coded = {
-            _number(au): int(level)
+            number_of(au): int(level)
             for au, level, present in zip(
                 ckplus.AUS, shown.levels(ckplus.AUS)[-1], shown.present(ckplus.AUS)[-1], strict=True
             )
             if present == 1
         }
         rows = "".join(f"   {au:.7e}   {level:.7e}\n" for au, level in coded.items())
-        _put(root / "FACS" / subject / f"{sequence:03d}" / f"{stem}_{10:08d}_facs.txt", rows)
+        put(root / "FACS" / subject / f"{sequence:03d}" / f"{stem}_{10:08d}_facs.txt", rows)
 
 
 VIEWS: Mapping[int, float] = {6: 0.0, 3: 25.0}
@@ -200,18 +203,18 @@ VIEWS: Mapping[int, float] = {6: 0.0, 3: 25.0}
 
 
 def fera2017_person(root: Path, subject: str, record: Record, seconds: float) -> None:
-    """Task T1 seen from two sides; the person does it twice, each time with labels of its own (T1, T2)."""
+    """A task from each view, each with acting and labels of its own."""
     for task, (view, yaw_deg) in enumerate(VIEWS.items(), start=1):
         shown = record(_frames(seconds / len(VIEWS), bp4d.RATE_HZ), bp4d.RATE_HZ, yaw_deg=yaw_deg)
         stem = f"FERA17_{subject}_T{task}"
         _video(root / "ims" / f"{stem}_{view}.mp4", shown.pictures_bgr, bp4d.RATE_HZ, "libx264")
-        _put(root / "occ" / f"{stem}.csv", _occurrence(fera2017.AUS, shown.present(fera2017.AUS), 1))
+        put(root / "occ" / f"{stem}.csv", _occurrence(fera2017.AUS, shown.present(fera2017.AUS), 1))
         for au, column in zip(fera2017.INTENSITY_AUS, shown.levels(fera2017.INTENSITY_AUS).T, strict=True):
             rows = "".join(f"{1 + k},{level}\n" for k, level in enumerate(column))
-            _put(root / "int" / f"{stem}_{au}_Int.csv", rows)
+            put(root / "int" / f"{stem}_{au}_Int.csv", rows)
 
 
-LAYOUTS: Mapping[str, Layout] = {
+DATASETS: Mapping[str, Layout] = {
     layout.name: layout
     for layout in (
         Layout("disfaplus", "DISFA+", disfa.AUS, spread("disfaplus"), disfaplus_person),

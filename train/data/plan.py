@@ -14,7 +14,7 @@ from train.data.base import Dataset, Recording
 from train.data.cache import SCHEMA
 from train.data.check import Report, read_checked
 from train.data.layouts import recognise
-from train.data.mimic import is_rendered
+from train.data.rendered import is_rendered
 from train.data.streamed import Job, Options
 from train.samples import SampleWriter
 
@@ -27,6 +27,8 @@ class Order:
     out: Path
     dataset: str | None
     """Its name, where the layout does not tell."""
+    images: Path | None
+    """Image root of lists."""
     workers: int
     options: Options
     partial: bool
@@ -106,7 +108,7 @@ def plan(order: Order) -> Plan:
         SourceError: not recognised, or not whole and `partial` was not asked for.
         UsageError: no dataset has that name.
     """
-    dataset = recognise(order.root, order.dataset)
+    dataset = recognise(order.root, order.dataset, order.images)
     report, subjects = read_checked(order.root, dataset)
     if report.fatal and not order.partial:
         first, count = report.fatal[0], len(report.fatal)

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from multiprocessing import get_context, parent_process
 from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from pipeline.errors import OutputError, SourceError, UsageError
+from pipeline.errors import OutputError, RunError, SourceError, UsageError
 from pipeline.progress import Progress
 from train.data.cache import FRAMES, PREPARED_FILE
 from train.data.plan import Order, Plan, plan
@@ -40,7 +41,6 @@ from train.data.summary import summary, text
 from train.provenance import commit
 from train.samples import SHARDS, SampleWriter
 from train.shards import write_whole
-from train.synth.generate import crop_spec
 
 _CROPS = ("five_point_224", "box_224")
 _LOOK_SECONDS = 0.5
@@ -165,9 +165,11 @@ def _alone(desk: _Desk, waiting: Sequence[Job], told: Told) -> Iterator[tuple[Jo
 def _in_parallel(desk: _Desk, waiting: Sequence[Job], told: Told) -> Iterator[tuple[Job, str | None]]:
     # Spawned, since a fork would share the graphs of MediaPipe.
     context = get_context("spawn")
-    count = context.Value("q", 0)
+    count, stop = context.Value("q", 0), context.Event()
     workers = min(desk.workers, len(waiting))
-    with ProcessPoolExecutor(workers, mp_context=context, initializer=_begin, initargs=(desk, count)) as pool:
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_begin, initargs=(desk, count, stop)
+    ) as pool:
         # The longest first, so that none is left over at the end.
         order = sorted(waiting, key=lambda job: -len(job.span))
         running: dict[Future[str | None], Job] = {pool.submit(_do, job): job for job in order}
@@ -178,6 +180,7 @@ def _in_parallel(desk: _Desk, waiting: Sequence[Job], told: Told) -> Iterator[tu
                 for future in ended:
                     yield running.pop(future), future.result()
         finally:
+            stop.set()  # after Ctrl-C or an error nobody waits for a recording of minutes
             pool.shutdown(wait=False, cancel_futures=True)
 
 
@@ -185,10 +188,10 @@ _here: dict[str, Any] = {}
 """Of a worker process."""
 
 
-def _begin(desk: _Desk, count: Synchronized[int]) -> None:
+def _begin(desk: _Desk, count: Synchronized[int], stop: Event) -> None:
     """Make ready a worker, which ends with the process that it works for, even when that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _here.update(desk=desk, count=count)
+    _here.update(desk=desk, count=count, stop=stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
@@ -202,8 +205,11 @@ def _end_with_parent() -> None:
 def _do(job: Job) -> str | None:
     desk: _Desk = _here["desk"]
     count: Synchronized[int] = _here["count"]
+    stop: Event = _here["stop"]
 
     def advance() -> None:
+        if stop.is_set():
+            raise RunError("stopped")
         with count.get_lock():
             count.value += 1
 
@@ -227,13 +233,20 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         AustreamError: see `prepare`.
     """
+    from train.synth.generate import crop_spec  # it imports the renderer, which workers do without
+
     parser = argparse.ArgumentParser(
         prog="python -m train data prepare",
         description="Make a dataset's sample folder by the streaming code; run again, it goes on.",
     )
     parser.add_argument("root", type=Path, metavar="ROOT", help="the dataset's top folder")
     parser.add_argument("--out", type=Path, metavar="CACHE", required=True, help="a folder elsewhere")
-    parser.add_argument("--dataset", metavar="NAME", help="if the layout does not tell, e.g. fera2015")
+    parser.add_argument(
+        "--dataset", metavar="NAME", help="if the layout does not tell: fera2015, jaanet-bp4d …"
+    )
+    parser.add_argument(
+        "--images", type=Path, metavar="DIR", help="image root of JAA-Net's and others' lists"
+    )
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core"
     )
@@ -255,6 +268,6 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     crops = tuple(crop_spec(name) for name in dict.fromkeys(args.crops.split(",")))
     options = Options(crops, args.exposure_compensation, args.keep_bad)
-    order = Order(args.root, args.out, args.dataset, args.workers, options, args.partial)
+    order = Order(args.root, args.out, args.dataset, args.images, args.workers, options, args.partial)
     print(text(prepare(order), args.out))
     return 0

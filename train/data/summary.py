@@ -19,8 +19,8 @@ from train.data.cache import (
     read_frames,
     read_neutral,
 )
-from train.data.mimic import MARK
 from train.data.plan import Plan
+from train.data.rendered import MARK
 from train.data.streamed import Job
 from train.shards import UNKNOWN
 

@@ -8,8 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from train.data.mimic import Order, mimic
-from train.data.mimic_layouts import LAYOUTS
+from train.data.mimic import LAYOUTS, Order, mimic
 
 Rendered = Callable[[str], Path]
 SMALL = {"disfaplus": (3, 0.8), "disfa": (1, 1.6), "ckplus": (1, 0.9)}

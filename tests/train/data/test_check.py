@@ -182,7 +182,7 @@ def test_the_command_is_found_by_name(tmp_path: Path) -> None:
     whole_disfaplus(tmp_path)
     assert command(["check", str(tmp_path), "--dataset", "disfaplus"]) == 0
     for argv in ([], ["chekc"]):
-        with pytest.raises(UsageError, match="data: expected one of check, mimic, prepare, got"):
+        with pytest.raises(UsageError, match="data: expected one of check, prepare, mimic, got"):
             command(argv)
 
 

@@ -13,8 +13,10 @@ from train.data.base import Recording
 from train.data.check import check
 from train.data.folds import PUBLISHED
 from train.data.layouts import DATASETS, recognise
-from train.data.mimic import Order, Sitter, is_rendered, main, mimic
-from train.data.mimic_layouts import LAYOUTS, Shown
+from train.data.mimic import LAYOUTS, Order, Sitter, main, mimic
+from train.data.mimic_layouts import DATASETS as OWN
+from train.data.mimic_layouts import Shown
+from train.data.rendered import is_rendered
 from train.shards import UNKNOWN
 from train.synth.script import LABELLED, excludes
 
@@ -35,7 +37,7 @@ class Invented:
         return shown
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", OWN)
 def test_the_loader_reads_what_was_laid_out(tmp_path: Path, layout: str) -> None:
     invented, chosen = Invented(), LAYOUTS[layout]
     subject = chosen.subjects[0]
