@@ -123,7 +123,10 @@ class Looker:
         chances = torch.sigmoid(logits)[0].tolist()
         rows = zip(spec.aus, chances, spec.thresholds, strict=True)
         called = {au: chance for au, chance, threshold in rows if chance >= threshold}
-        return Look(window[-1], SHOWN[spec.network](found, spec), called)
+        maps = SHOWN[spec.network](found, spec)
+        if not maps:
+            raise UsageError(f"--engine {spec.name}: this variant of {spec.network} has no map; leave it out")
+        return Look(window[-1], maps, called)
 
 
 def look_at(

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from engines.networks import build_network
 from engines.spec import CropSpec, EngineSpec
 from pipeline.errors import EngineError, UsageError
@@ -304,7 +306,8 @@ class Recipe:
                 thresholds=(0.5 if intensity is None else PRESENT_FROM / intensity,) * len(self.engine.aus),
                 provenance={"trained": "in training"},
             )
-            build_network(spec)
+            with torch.device("meta"):  # its shapes alone
+                build_network(spec)
         except (ValueError, EngineError) as error:
             raise ValueError(f"engine: {error}") from None
         return spec

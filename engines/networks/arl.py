@@ -20,7 +20,10 @@ answers most of it and is followed there ("as published"):
   multiplication where there is one (f⁽²⁾, f⁽⁴⁾); tanh after the pixel features f⁽³ˢ⁾; nothing after the
   last convolution (as published). Without its attentions a branch is Section 4.3's five stacked
   convolutions: B-Net.
-- B-Net and W-Net differ by the weights of the loss only, and so do iWCSP-Net and iARL: one network each.
+- B-Net and W-Net differ by the weights of the loss only, and so do iWCSP-Net and iARL: one network each. In
+  a recipe, the rows of Table 9 are the `variant` b, b, wc, wcs and wcsp with `loss = "arl"`; B-Net has
+  `arl = { weights = "equal" }`; those with an i have `max_intensity = 5`, and all but iARL
+  `arl = { cosine = 0.0 }`. H, the region layers, is in every row.
 - The CRF's messages. Eq. 4 gives kernels without a norm. Their sums over 1935 pixels, times 5 and 3, would
   leave every pixel with the majority's label after one step, and no gradient. The hyper-parameters are the
   defaults of Zheng et al.'s CRF layer [19], which divides each kernel's sum by its sum of weights (as
@@ -29,9 +32,10 @@ answers most of it and is followed there ("as published"):
   Here Eq. 3 is followed, and the sums are exact.
 - What is learnt in the CRF. Section 4.1.2 says the label compatibility, started as Potts, and calls w⁽¹⁾ and
   w⁽²⁾ hyper-parameters; the published layer could adapt these as well. Section 4.1.2 is followed.
-- The energy in Eqs. 9 and 13. Mean field is what minimises it; train/paper_losses.py can add it all the same.
-- Input: minus 128, divided by 128 (as published). Training crops 176 of 200 px at random, streaming the
-  middle.
+- The energy in Eqs. 9 and 13. Mean field is what minimises it; train/paper_losses.py can add it all the same
+  (`arl = { energy = 1.0 }`), by exact sums over all pairs.
+- Input: minus 128, divided by 128 (as published). Training cuts 176 of 200 px at random (`augment.crop =
+  "level_eyes_whole_200"`), streaming takes the middle.
 
 Both labels of a pixel sum to 1, so one product with the 1936×1936 kernel a step suffices. While gradients are
 asked for, one AU's kernel is kept at a time and computed anew on the way back: 15 MB a face instead of 180.

@@ -31,6 +31,8 @@ some of it ("as published"):
   whose values it calls too large. (The public code normalises across channels.)
 - The top: FVGG and E-Net keep VGG's 4096 and change the next two layers to 2048 and n; EAC-Net's 20·150 go
   into the same 2048 and n. ReLU and dropout one half after each of them in training.
+- What new layers begin with: He's initialisation. There is no normalisation, and PyTorch's default would fade
+  from layer to layer where published weights are not at hand.
 - Input: RGB normalised as torchvision's weights want it, which are the public form of the ImageNet VGG-19.
 """
 
@@ -157,6 +159,10 @@ class EACNet(AUNetwork):
             joined = 4096
         self.fc7 = nn.Linear(joined, TOP_WIDTH)
         self.fc8 = nn.Linear(TOP_WIDTH, n_aus)
+        for layer in self.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def load_published(self, path: Path) -> None:
         """See `load_vgg19`."""

@@ -15,7 +15,8 @@ import torch
 from bench.__main__ import main
 from bench.attention import LEAST_RANGE, SHOWN, Look, Looker, evenly, heat, ranges
 from engines.bundle import BUNDLED, resolve
-from pipeline.errors import SourceError
+from engines.networks.eacnet import attention_map
+from pipeline.errors import SourceError, UsageError
 from pipeline.messages import FaceCrop, Stamp
 
 
@@ -87,6 +88,55 @@ def test_deltas_maps_lie_where_it_looks() -> None:
     wanted = np.zeros((224, 224), np.float32)
     wanted[44 + 24 : 44 + 32, 32 + 40 : 32 + 48] = 400.0
     assert np.array_equal(np.frombuffer(shown, np.float32).reshape(224, 224), wanted)
+
+
+def arl_folder(folder: Path, variant: str) -> Path:
+    """ARL with two AUs."""
+    fields = json.loads((BUNDLED / "arl" / "engine.json").read_text())
+    fields |= {"variant": {"variant": variant}, "aus": ["AU01", "AU12"], "thresholds": [0.5, 0.5]}
+    (folder / "engine.json").write_text(json.dumps(fields))
+    return folder
+
+
+def test_arl_shows_what_each_branch_multiplies_by(tmp_path: Path) -> None:
+    looker, face = Looker(str(arl_folder(tmp_path, "wcsp")), 25.0), crop(2)
+    face.crops_bgr["level_eyes_176"] = face.crops_bgr["box_224"][:176, :176]  # type: ignore[index]
+    network: Any = looker._engine.network
+    met: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for branch in network.branches:
+        for layer in (branch.fourth, branch.fourth_norm):  # before and behind the multiplication
+            layer.register_forward_hook(lambda _m, given, out: met.append((given[0], out)))
+    window = looker.push(stamp(0), face)
+    assert window is not None
+    look = looker.look(window, face)
+    for (_, before), (behind, _), au in zip(met[::2], met[1::2], ("AU01", "AU12"), strict=True):
+        shown = torch.from_numpy(look.maps[au])
+        torch.testing.assert_close(behind[0], before[0] * shown)
+        assert shown.shape == (44, 44)
+
+
+def test_a_variant_without_maps_is_refused(tmp_path: Path) -> None:
+    looker, face = Looker(str(arl_folder(tmp_path, "wc")), 25.0), crop(2)
+    face.crops_bgr["level_eyes_176"] = face.crops_bgr["box_224"][:176, :176]  # type: ignore[index]
+    window = looker.push(stamp(0), face)
+    assert window is not None
+    with pytest.raises(UsageError, match="this variant of arl has no map"):
+        looker.look(window, face)
+
+
+def test_eacnets_groups_and_tranets_regions_have_titles() -> None:
+    eacnet, tranet = resolve("eacnet").spec, resolve("tranet").spec
+    centers = torch.full((1, 20, 2), 0.25)
+    maps = SHOWN["eacnet"](tuple(attention_map(centers, size) for size in (56, 28)), eacnet)
+    assert {title: m.shape for title, m in maps.items()} == {"group 3": (56, 56), "group 4": (28, 28)}
+    middle = [(maps["group 4"].sum(axis) * np.arange(28)).sum() / maps["group 4"].sum() for axis in (0, 1)]
+    assert middle == pytest.approx([6.5, 6.5], abs=1e-3)
+    found = {
+        region: tuple(torch.rand(1, 1, side, side) for side in (56, 28, 14)) for region in ("upper", "lower")
+    }
+    shown = SHOWN["tranet"](found, tranet)
+    assert list(shown) == ["upper 1", "upper 2", "upper 3", "lower 1", "lower 2", "lower 3"]
+    assert np.array_equal(shown["lower 2"], found["lower"][1][0, 0].numpy())
 
 
 @pytest.mark.parametrize("wanted", ["satnet", "igc"])
