@@ -41,7 +41,9 @@ def start(width: float, height: float, heading: Heading, what: str) -> Any:
     try:
         import matplotlib
     except ImportError:
-        raise UsageError("matplotlib is not installed; pip install 'austream[train]' -c constraints.txt") from None
+        raise UsageError(
+            "matplotlib is not installed; pip install 'austream[train]' -c constraints.txt"
+        ) from None
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 

@@ -12,7 +12,6 @@ from train.foldtest import FoldTest
 from train.paper_tables import Study
 from train.recipe import Recipe, differences
 
-
 MERELY_HOW = ("device", "threads", "workers", "checkpoint_minutes", "note", "seed", "channels_last")
 """Settings of a recipe that leave it the paper's."""
 
