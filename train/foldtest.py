@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import Bundle, read_bundle, write_spec
+from engines.spec import EngineSpec
 from pipeline.errors import SourceError
 from train import checkpoint, metrics
 from train.comparison import THRESHOLD
@@ -85,8 +86,8 @@ class FoldTest:
             return known
         bundle = self.bundle()
         learner, _ = load_learner(self.run / BEST, half=True)
-        pool, items = self.items(bundle)
         spec = bundle.spec
+        pool, items = self.items(spec)
         columns = [spec.aus.index(au) for au in self.aus]
         what = f"{self.recipe.data.fold}, {visible}"
         found = found_by(learner, plain_batches(pool, spec, items), visible, what)[:, columns]
@@ -101,14 +102,14 @@ class FoldTest:
             probability=found,
             occurrence=pool.occurrence[rows],
             intensity=pool.intensity[rows],
-            pose=self._poses(rows),
+            pose=self.poses(rows),
         )
         tested.save(self._path(visible), self._identity(bundle, visible))
         if visible == "full":
             self._tell(bundle, tested)
         return tested
 
-    def items(self, bundle: Bundle) -> tuple[Pool, NDArray[np.int64]]:
+    def items(self, spec: EngineSpec) -> tuple[Pool, NDArray[np.int64]]:
         """The tested dataset, and rows of every tested sample or window, (k, T).
 
         Raises:
@@ -118,7 +119,7 @@ class FoldTest:
         wanted = np.zeros(len(pool), bool)
         wanted[self.prepared.rows_of(self.people)] = True
         wanted &= pool.counted(self.recipe.data)
-        items = judged(pool, bundle.spec, self.hop)
+        items = judged(pool, spec, self.hop)
         items = items[wanted[items[:, -1]]]
         if not len(items):
             raise SourceError(f"{self.prepared.folder}: no sample of {', '.join(self.people)} to test on")
@@ -131,7 +132,7 @@ class FoldTest:
         facts = {"people": self.people, "visible": visible, "hop": self.hop}
         return identity_of(bundle, facts | {"dataset": self.prepared.dataset, "aus": self.aus})
 
-    def _poses(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def poses(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """(n,): FERA 2017 names its recordings TASK_VIEW."""
         if self.prepared.dataset != "fera2017":
             return np.zeros(len(rows), np.int64)

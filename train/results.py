@@ -146,7 +146,7 @@ def _attention(path: Path, heading: draw.Heading, test: FoldTest, name: str) -> 
     if not attention.shows(bundle.spec):
         return []
     learner, spec = load_learner(test.run / BEST, half=True)
-    pool, items = test.items(bundle)
+    pool, items = test.items(spec)
     rows = items[:, -1]
     present = (pool.occurrence[rows] == 1).sum(axis=1)
     best = [

@@ -27,7 +27,7 @@ def prepared(
         source=f"synthetic-{dataset}" if synthetic else dataset,
         aus=aus,
         crops=CROPS,
-        rate_hz=None,
+        rate_hz=20.0,
         provenance={"dataset": dataset},
     )
     for k in range(len(subjects)):

@@ -66,9 +66,7 @@ def test_what_a_run_can_begin_with(recipe: Recipe, tmp_path: Path) -> None:
     name = "branches.4." + next(iter(theirs.branches[0].state_dict()))
     assert torch.equal(found[name], theirs.state_dict()[name.replace(".4.", ".5.", 1)]), "AU09 begins as AU10"
     wrong = replace(recipe, initial_aus={"AU09": "AU09"})
-    with pytest.raises(
-        UsageError, match="initial_aus: AU09 = 'AU09': expected one of"
-    ):
+    with pytest.raises(UsageError, match="initial_aus: AU09 = 'AU09': expected one of"):
         initial_weights(path, ours, wrong)
     with pytest.raises(SourceError, match="cannot read it"):
         initial_weights(tmp_path / "none.safetensors", ours, recipe)

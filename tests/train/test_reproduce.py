@@ -23,6 +23,7 @@ from train.data import disfa, disfaplus
 from train.data.cache import PreparedSet, open_cache
 from train.evaluate import evaluate
 from train.fit import BEST
+from train.foldtest import FoldTest
 from train.paper_tables import find
 from train.protocol import across, chosen, folds_of, plan
 from train.recipe import Recipe, read_recipe
@@ -280,3 +281,38 @@ def test_studies_are_found() -> None:
     assert find("iarl", "fera2015").metrics == ("icc", "mae")
     with pytest.raises(AustreamError):
         find("iarl", "ckplus")
+
+
+def fold_test(
+    tmp_path: Path, recipe: Recipe, dataset: str, subjects: list[str], aus: tuple[str, ...]
+) -> FoldTest:
+    data = open_cache(prepared(tmp_path / "cache", dataset, subjects, aus, each=20))
+    return FoldTest("x", recipe, tmp_path / "fold", data, tuple(subjects[:2]), hop=1)
+
+
+def test_a_temporal_network_is_tested_on_every_full_window(tmp_path: Path) -> None:
+    """20 frames have five windows of 16; the second frame of no window is of another person."""
+    with torch.device("meta"):
+        recipe = read_recipe("satnet-disfa", ["engine.rate_hz=20.0"])
+        spec = recipe.spec()
+    people = ["SN001", "SN002", "SN003"]
+    test = fold_test(tmp_path, recipe, "disfa", people, disfa.DISFA.aus)
+    pool, items = test.items(spec)
+    assert items.shape == (10, 16)
+    assert set(pool.subject[items].ravel()) == {0, 1}
+    assert (np.diff(items, axis=1) == 1).all()
+
+
+def test_poses_come_from_the_names_of_fera_2017(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        recipe = read_recipe("arl-fera2017")
+    test = fold_test(tmp_path, recipe, "fera2017", ["VA_F001", "VA_F002", "TR_F001"], recipe.engine.aus)
+    rows = test.prepared.rows_of(["VA_F002", "VA_F001"])
+    assert test.poses(rows).tolist() == [1] * 20 + [2] * 20
+
+
+def test_an_au_that_the_other_dataset_lacks_is_not_tested(tmp_path: Path) -> None:
+    with torch.device("meta"):
+        recipe = read_recipe("cednn-disfaplus")
+    test = fold_test(tmp_path, recipe, "bp4d", ["F001", "F002", "M001"], ("AU01", "AU12", "AU07"))
+    assert test.aus == ("AU01", "AU12")
