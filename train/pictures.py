@@ -16,12 +16,17 @@ from numpy.typing import NDArray
 
 from pipeline.errors import OutputError, UsageError
 from train.comparison import THRESHOLD, Comparison, average, mean_of_folds
+from train.paper_tables import PERCENT
 from train.report import NAMES
 from train.shards import UNKNOWN
 from train.tested import Tested
 
 PAPER, OURS, FOLD, WARN = "#999999", "#0072b2", "#56b4e9", "#d55e00"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+
+
+CHARACTERS_AN_INCH = 122.0
+"""How many fit, at a size of one point."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,9 @@ def start(width: float, height: float, heading: Heading, what: str) -> Any:
     import matplotlib.pyplot as plt
 
     figure = plt.figure(figsize=(width, height))
-    figure.text(0.012, 1 - 0.2 / height, f"{heading.title}: {what}", va="center", fontsize=11)
+    words = f"{heading.title}: {what}"
+    size = min(11.0, CHARACTERS_AN_INCH * width / len(words))
+    figure.text(0.012, 1 - 0.2 / height, words, va="center", fontsize=size)
     if heading.synthetic:
         words = "SYNTHETIC – rendered faces, no real person"
         figure.text(0.012, 1 - 0.42 / height, words, va="center", fontsize=9.5, color=WARN, weight="bold")
@@ -104,7 +111,7 @@ def bars(path: Path, heading: Heading, comparison: Comparison) -> Path:
     axes.set_xticks(x, [*c.aus, "mean"], fontsize=8)
     axes.axvline(len(c.aus) - 0.5, color="#dddddd", lw=0.8, zorder=-1)
     axes.set_xlim(-0.6, len(c.aus) + 0.6)
-    if c.metric in ("f1", "accuracy"):
+    if c.metric in PERCENT:
         axes.set_ylim(0, 100)
     _frame(axes)
     axes.legend(fontsize=7.5, frameon=False, ncols=6, loc="lower left", bbox_to_anchor=(0, 1.0))
@@ -274,6 +281,7 @@ def conditions(path: Path, heading: Heading, comparisons: Sequence[Comparison], 
     axes.bar(x + 0.21, np.nan_to_num(ours), 0.4, color=OURS, label="ours, mean of folds")
     for k in np.flatnonzero(np.isnan(ours)):
         axes.text(x[k] + 0.21, 0, "missing", ha="center", va="bottom", fontsize=7, color=WARN, rotation=90)
+    axes.set_ylim(0, 100 if comparisons[0].metric in PERCENT else None)
     axes.set_xticks(x, [c.condition.removeprefix("visible: ") for c in comparisons], fontsize=8)
     _frame(axes)
     axes.legend(fontsize=7.5, frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
