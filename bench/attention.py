@@ -261,7 +261,8 @@ def _draw_look(
 
 
 def _short(value: float) -> str:
-    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{max(value, 0):.2f}"
+    value = max(value, 0.0) + 0.0  # no minus before a zero
+    return f"{value:.0f}" if value >= 10 or value == int(value) else f"{value:.2f}"
 
 
 def _numbers(text: str) -> list[int]:

@@ -33,10 +33,15 @@ def test_contradictions_are_refused(changes: dict[str, object], message: str) ->
 
 
 def test_a_crop_has_a_kind_and_a_size() -> None:
-    with pytest.raises(ValueError, match="five_point, box, level_eyes, nose_center"):
+    with pytest.raises(ValueError, match="five_point, box, level_eyes, level_eyes_whole, nose_center"):
         CropSpec("square", 224)
     with pytest.raises(ValueError, match="size_px"):
         CropSpec("box", 0)
+    assert CropSpec.named("level_eyes_whole_200") == CropSpec("level_eyes_whole", 200)
+    assert CropSpec.named(CropSpec("five_point", 224).name).size_px == 224
+    for name in ("box", "box_0", "oval_224", "224", "level_eyes_-8"):
+        with pytest.raises(ValueError, match="crop: expected a name like five_point_224"):
+            CropSpec.named(name)
 
 
 def test_shapes() -> None:

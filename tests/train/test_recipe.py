@@ -106,7 +106,7 @@ def test_set_changes_one_key() -> None:
 
 
 def test_a_file_that_is_no_recipe(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="known by name: cednn-synthetic, delta-synthetic, satnet-synthetic"):
+    with pytest.raises(UsageError, match=r"known by name: .*cednn-synthetic, .*delta-synthetic"):
         read_recipe(tmp_path / "no.toml")
     (tmp_path / "bad.toml").write_text("seed = \n")
     with pytest.raises(UsageError, match="expected TOML") as caught:
