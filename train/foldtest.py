@@ -39,6 +39,8 @@ class FoldTest:
     """Who is tested, by name."""
     hop: int
     """Frames from one tested window to the next, for a temporal network."""
+    note: str = ""
+    """For the bundle."""
 
     @property
     def run(self) -> Path:
@@ -61,7 +63,7 @@ class FoldTest:
             known = read_bundle(folder)
             if known.spec.provenance.get("checkpoint") == digest:
                 return known
-        return export(self.run, folder, self.name)[0]
+        return export(self.run, folder, self.name, self.note)[0]
 
     def known(self, visible: str) -> Tested | None:
         """An earlier test of the same weights by the same recipe; None where there is none."""

@@ -48,6 +48,15 @@ class Task:
         found = differences(tables.plain(self.papers), tables.plain(self.recipe))
         return [line for line in found if line.split(" ")[0] not in MERELY_HOW]
 
+    @property
+    def note(self) -> str:
+        """What a bundle says of itself."""
+        recipe = "a changed recipe" if self.changed else "the paper's recipe"
+        rendered = (
+            "Rendered faces in the dataset's layout, no real person. " if self.trained.synthetic else ""
+        )
+        return f"{rendered}{self.study.title} ({self.variant}) by {recipe}."
+
     def fold_test(self, fold: Fold) -> FoldTest:
         """Where a fold is trained and tested."""
         test = () if self.tested is not None else fold.test
@@ -59,4 +68,5 @@ class Task:
             prepared=self.tested or self.trained,
             people=fold.test,
             hop=self.hop,
+            note=self.note,
         )

@@ -125,6 +125,8 @@ def test_the_bundle_says_all_and_streams(out: Path, cache: Path) -> None:
     assert told["trained"] == "synthetic-trained"
     assert told["dataset"] == "disfaplus"
     assert told["protocol"] == {"name": "clean", "fold": "P1"}
+    assert told["note"].startswith("Rendered faces in the dataset's layout, no real person. CEDNN")
+    assert told["note"].endswith("by a changed recipe.")
     assert told["checkpoint"] == checkpoint.digest(out / "P1" / "run" / BEST)
     assert told["seed"] == 0
     assert told["commit"]
