@@ -23,16 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from bench.plots import save_figure
 from engines.bundle import resolve
 from engines.export import ExportedEngine
-from engines.networks import delta
 from engines.spec import EngineSpec
 from engines.weights import load_network
 from pipeline import align, mesh, sources
@@ -42,11 +39,8 @@ from pipeline.faces import FaceStage, Wanted
 from pipeline.messages import FaceCrop, Ledger, Stamp
 from pipeline.neutral import NeutralPolicy
 from pipeline.windows import FaceWindow, spacing
+from train.attention import FIXED_RANGE, LEAST_RANGE, SHOWN, Map, heat
 
-Map = NDArray[np.float32]
-"""(H, W)"""
-LEAST_RANGE = 0.05
-"""A column whose values differ by less is not stretched further: a flat map shall look flat."""
 FRAMES = 6
 """Frames shown where none are named."""
 GAP = 0.35
@@ -74,54 +68,6 @@ class Looked:
     aligned_bgr: NDArray[np.uint8]
     looks: tuple[Look, ...]
     """In the order of the engines."""
-
-
-def _per_block(found: Any, _spec: EngineSpec) -> dict[str, Map]:
-    return {f"block {i + 1}": _plain(maps.sum(dim=1)) for i, maps in enumerate(found)}
-
-
-def _per_au(found: Any, spec: EngineSpec) -> dict[str, Map]:
-    return {au: _plain(found[:, a]) for a, au in enumerate(spec.aus)}
-
-
-def _per_au_of_middle(found: Any, spec: EngineSpec) -> dict[str, Map]:
-    """Delta's maps sum to 1 and cover a part of the crop; around it they are 0."""
-    cells = found.shape[2] * found.shape[3]
-    whole = torch.zeros((*found.shape[:2], spec.crop.size_px, spec.crop.size_px))
-    part = whole[:, :, delta.ROWS, delta.COLUMNS]
-    part.copy_(functional.interpolate(found * cells, size=part.shape[2:]))
-    return _per_au(whole, spec)
-
-
-def _per_branch(found: Any, spec: EngineSpec) -> dict[str, Map]:
-    pairs = zip(spec.aus, found, strict=True)
-    return {au: _plain(one.refined[:, 0]) for au, one in pairs if one.refined is not None}
-
-
-def _per_group(found: Any, _spec: EngineSpec) -> dict[str, Map]:
-    return {f"group {i + 3}": _plain(maps[:, 0]) for i, maps in enumerate(found or ())}
-
-
-def _per_region(found: Any, _spec: EngineSpec) -> dict[str, Map]:
-    return {f"{name} {i + 1}": _plain(m[:, 0]) for name, maps in found.items() for i, m in enumerate(maps)}
-
-
-def _plain(maps: torch.Tensor) -> Map:
-    array: Map = maps[0].numpy()
-    return array
-
-
-SHOWN: dict[str, Callable[[Any, EngineSpec], dict[str, Map]]] = {
-    "cednn": _per_block,
-    "satnet": _per_au,
-    "delta": _per_au_of_middle,
-    "arl": _per_branch,
-    "eacnet": _per_group,
-    "tranet": _per_region,
-}
-"""By network: its attention as maps with titles."""
-FIXED_RANGE = {"cednn": (0.0, 5.0)}
-"""By network: what its maps range over, where that is known beforehand."""
 
 
 class Looker:
@@ -255,20 +201,6 @@ def ranges(looks: Sequence[Look], spec: EngineSpec) -> dict[str, tuple[float, fl
         high = max(float(look.maps[title].max()) for look in looks)
         found[title] = (low, max(high, low + LEAST_RANGE))
     return found
-
-
-def heat(crop_bgr: NDArray[np.uint8], values: Map, low: float, high: float) -> NDArray[np.uint8]:
-    """A map over its crop, px×px×3 RGB: grey where it is least, red to yellow where it is most."""
-    import matplotlib
-
-    px = crop_bgr.shape[0]
-    smooth = cv2.INTER_NEAREST if values.shape[0] >= px // 4 else cv2.INTER_CUBIC
-    stretched = np.clip((cv2.resize(values, (px, px), interpolation=smooth) - low) / (high - low), 0, 1)
-    grey = cv2.cvtColor(crop_bgr, cv2.COLOR_BGR2GRAY)[:, :, None].astype(np.float32)
-    colour = 255 * matplotlib.colormaps["inferno"](0.25 + 0.65 * stretched)[:, :, :3]
-    share = 0.75 * stretched[:, :, None]
-    painted: NDArray[np.uint8] = np.round((1 - share) * grey + share * colour).astype(np.uint8)
-    return painted
 
 
 def draw(path: Path, title: str, frames: Sequence[Looked], specs: Sequence[EngineSpec]) -> None:

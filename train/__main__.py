@@ -1,4 +1,4 @@
-"""python -m train synth | data … | fit RECIPE | evaluate ENGINE DATA | export RUN FOLDER"""
+"""python -m train synth | data … | fit RECIPE | evaluate ENGINE DATA | export RUN FOLDER | reproduce …"""
 
 from __future__ import annotations
 
@@ -18,6 +18,11 @@ def command_fit(args: argparse.Namespace) -> None:
     from train.recipe import read_recipe
 
     recipe = read_recipe(args.recipe, args.set)
+    if args.dry_run:
+        from train.dryrun import dry_run
+
+        print(dry_run(recipe))
+        return
     fit(recipe, args.out or Path("build") / "train" / Path(args.recipe).stem)
 
 
@@ -47,6 +52,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
     commands.add_parser("synth", help="Render faces with known AUs.", add_help=False)
     commands.add_parser("data", help="Check or prepare a dataset, or render one.", add_help=False)
+    commands.add_parser("reproduce", help="A paper's folds, and its table beside ours.", add_help=False)
 
     fit = commands.add_parser("fit", help=command_fit.__doc__, description=command_fit.__doc__)
     fit.set_defaults(run_command=command_fit)
@@ -58,6 +64,10 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         metavar="KEY=VALUE",
         help="e.g. phase.0.epochs=3; may be repeated",
+    )
+
+    fit.add_argument(
+        "--dry-run", action="store_true", help="build everything, take a step on noise, need no data"
     )
 
     evaluate = commands.add_parser("evaluate", help=command_evaluate.__doc__)
@@ -93,6 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from train.data.command import main as data
 
             return data(arguments[1:])
+        if arguments[:1] == ["reproduce"]:
+            from train.reproduce import main as reproduce
+
+            return reproduce(arguments[1:])
         args = parser().parse_args(arguments)
         args.run_command(args)
     except AustreamError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -50,6 +51,34 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
                 f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}"
             ) from None
     raise AssertionError("unreachable")
+
+
+def read_facts(path: Path) -> dict[str, Any]:
+    """The facts alone.
+
+    Raises:
+        SourceError: as `read`.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
+            return facts
+    except (OSError, SafetensorError, KeyError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SourceError(f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file, its first 16 digits.
+
+    Raises:
+        SourceError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    except OSError as error:
+        raise SourceError(f"{path}: cannot read it: {error.strerror}") from None
 
 
 def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -20,10 +20,13 @@ from train.predict import probabilities
 from train.recipe import Recipe
 from train.tables import from_table, plain
 
+VALIDATION = "subjects of the same data that were not trained on"
+
 
 def trained_on(source: str) -> str:
     """What headers and overlays say: `synthetic-trained`, or `trained on bp4d`."""
-    return "synthetic-trained" if source == "synthetic" else f"trained on {source}"
+    alone = all(part.startswith("synthetic") for part in source.split("+"))
+    return "synthetic-trained" if alone else f"trained on {source}"
 
 
 def export(run: Path, folder: Path, name: str | None = None, note: str = "") -> tuple[Bundle, Evaluation]:
@@ -47,6 +50,7 @@ def export(run: Path, folder: Path, name: str | None = None, note: str = "") -> 
         raise SourceError(f"{run}: expected a run of `train fit` with {BEST}; let it reach the last phase")
     weights, facts = checkpoint.read(path)
     recipe = from_table(Recipe, facts["recipe"], str(path))
+    facts |= {"checkpoint": checkpoint.digest(path)}
     learner, spec = load_learner(path, half=True)
     pool = Pool.open(recipe.data.folders, spec.aus)
     items = judged(pool, spec)
@@ -89,17 +93,21 @@ def _provenance(
         for s in evaluation.scores
     }
     means = {name: _rounded(evaluation.mean(name)) for name in ("f1", "accuracy", "auc", "icc", "mae")}
+    judges = "the tested fold itself" if recipe.data.protocol == "paper" else VALIDATION
     return {
         "trained": trained,
         "note": note or recipe.note,
         "data": facts["data"],
+        "dataset": recipe.data.dataset or None,
+        "protocol": {"name": recipe.data.protocol or None, "fold": recipe.data.fold or None},
+        "checkpoint": facts["checkpoint"],
         "commit": facts["commit"],
         "seed": recipe.seed,
         "recipe": plain(recipe),
         "step": facts["step"],
         "thresholds": {"rule": chosen.rule, "calm_frames": chosen.calm_frames},
         "validation": {
-            "what": "subjects of the same data that were not trained on; thresholds and epoch chosen on them",
+            "what": f"{judges}; thresholds and epoch chosen on them",
             "frames": evaluation.frames,
             "mean": means,
             "aus": scores,

@@ -24,12 +24,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.errors import AustreamError, OutputError, SourceError, UsageError
+from pipeline.errors import AustreamError, OutputError, UsageError
 from pipeline.progress import Progress
 from train import checkpoint, metrics
 from train.augment import draw
 from train.batches import Batches, items_of, stream
 from train.features import FeatureCache, cached
+from train.initial import initial_weights
 from train.logs import RunLog
 from train.objective import Objective
 from train.phase import PhaseRun
@@ -88,7 +89,7 @@ class Run:
         self.facts: dict[str, Any] = {}
         if (out / LAST).exists():
             self.tensors, self.facts = checkpoint.read(out / LAST)
-            if changed := differences(_decisive(self.facts["recipe"]), _decisive(plain(recipe))):
+            if changed := differences(decisive(self.facts["recipe"]), decisive(plain(recipe))):
                 shown = "; ".join(changed[:3])
                 raise UsageError(f"{out}: holds a run of another recipe ({shown}); give another --out")
         try:
@@ -149,7 +150,7 @@ class Run:
             return
         elif self.recipe.initial:
             path = Path(self.recipe.initial)
-            weights = _published(path)
+            weights = initial_weights(path, run.learner.network, self.recipe)
         else:
             return
         fresh = run.begin_with(weights)
@@ -214,7 +215,7 @@ class Run:
         self._initialise(run)
         table, crop = self.recipe.augment, self.recipe.engine.crop
         network: Any = run.learner.eval().network
-        identity = {"recipe": _decisive(plain(self.recipe)), "index": index, "augmented": augmented}
+        identity = {"recipe": decisive(plain(self.recipe)), "index": index, "augmented": augmented}
 
         @torch.inference_mode()
         def features_of(copy: int, chosen: NDArray[np.int64]) -> Tensor:
@@ -297,20 +298,9 @@ class Run:
         )
 
 
-def _decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
+def decisive(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """The part of a plain recipe that the weights depend on."""
     return {k: v for k, v in recipe.items() if k not in ("workers", "checkpoint_minutes", "note")}
-
-
-def _published(path: Path) -> Mapping[str, Tensor]:
-    """Tensors of any safetensors file."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise SourceError(f"initial: {path}: cannot read it: {str(error).splitlines()[0]}") from None
 
 
 def _alone_in(out: Path) -> IO[bytes]:

@@ -1,6 +1,7 @@
 """What a phase minimises: the loss that its recipe names, of a network's answers to a batch.
 
 bce            binary cross-entropy, summed over AUs (train.losses)
+mean_bce       the same, but its mean over AUs: PyTorch's default
 weighted_bce   SAT-Net's Eq. 4
 arl            ARL's Eq. 9; Eq. 13 for an engine that estimates intensities, which is iARL
 eacnet         EAC-Net's Eq. 3
@@ -93,6 +94,8 @@ class Objective:
             case "tranet":
                 assert isinstance(network, TRANet)
                 return paper_losses.tranet_loss(logits, occurrence, network.branch_of)
+            case "mean_bce":
+                return weighted_bce(logits, occurrence) / logits.shape[1]
             case "linear":
                 return linear_loss(logits, occurrence)
             case _:

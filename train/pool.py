@@ -141,22 +141,32 @@ class Pool:
         Raises:
             UsageError: one of them would be empty.
         """
+        tested, counted = self.numbered(table.test_subjects), self.counted(table)
         if table.validation_subjects:
-            held = [
-                i for i, (_source, number) in enumerate(self.people) if number in table.validation_subjects
-            ]
+            held = self.numbered(table.validation_subjects)
         else:
-            order = np.random.default_rng(table.validation_seed).permutation(len(self.people))
-            wanted = max(round(table.validation_share * len(self.people)), 1)
-            held = order[: min(wanted, len(self.people) - 1)].tolist()
-        validation = np.isin(self.subject, held)
-        if not validation.any() or validation.all():
+            people = [i for i in range(len(self.people)) if i not in tested]
+            order = np.random.default_rng(table.validation_seed).permutation(len(people))
+            wanted = max(round(table.validation_share * len(people)), 1)
+            held = [people[i] for i in order[: min(wanted, len(people) - 1)]]
+        validation = np.isin(self.subject, held) & counted
+        training = ~np.isin(self.subject, [*held, *tested]) & counted
+        if not validation.any() or not training.any():
             which = "validation" if not validation.any() else "training"
             raise UsageError(
                 f"data: no subject is left for {which}: {len(held)} of {len(self.people)} are held out; "
                 "set validation_share or validation_subjects, or prepare more subjects"
             )
-        return ~validation, validation
+        return training, validation
+
+    def numbered(self, subjects: Sequence[int]) -> list[int]:
+        """Indices of people by their numbers."""
+        return [i for i, (_source, number) in enumerate(self.people) if number in subjects]
+
+    def counted(self, table: DataTable) -> NDArray[np.bool_]:
+        """(n,): samples that are used at all."""
+        shown = (self.occurrence == 1).any(axis=1)
+        return shown if table.shown_only else np.ones(len(self), bool)
 
     def _read(self, rows: Rows, read: Any) -> Any:
         folder = np.searchsorted(self.starts, rows, side="right") - 1

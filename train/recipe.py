@@ -72,6 +72,15 @@ class DataTable:
     """Named ones instead of a share."""
     present_from: Mapping[str, float] = field(default_factory=dict)
     """By AU, the least intensity, 0–5, that is learned from as present; what is fainter counts as unknown."""
+    test_subjects: tuple[int, ...] = ()
+    """Not trained on, and not validated on unless they are named there too."""
+    shown_only: bool = False
+    """Leave out samples that show none of the AUs, as CEDNN does on CK+."""
+    dataset: str = ""
+    fold: str = ""
+    """Of a published protocol: the part that is tested."""
+    protocol: Literal["", "clean", "paper"] = ""
+    """See train/protocol.py."""
 
     def __post_init__(self) -> None:
         for au, least in self.present_from.items():
@@ -81,6 +90,10 @@ class DataTable:
             raise ValueError("folders: expected at least one sample folder, got none")
         _require(self, 0.01, 0.9, "validation_share")
         _require(self, 0, math.inf, "validation_seed")
+        if self.protocol != "paper" and set(self.validation_subjects) & set(self.test_subjects):
+            raise ValueError(
+                "validation_subjects: expected others than test_subjects, unless protocol is 'paper'"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +182,11 @@ class PhaseTable:
     warmup_steps: int = 0
     clip_norm: float = 0.0
     """Longest gradient, over all weights; 0: any."""
-    loss: Literal["bce", "weighted_bce", "arl", "eacnet", "tranet", "linear"] = "bce"
+    loss: Literal["bce", "mean_bce", "weighted_bce", "arl", "eacnet", "tranet", "linear"] = "bce"
     """See train/objective.py. `arl` is Eq. 9, or Eq. 13 where the engine has a `max_intensity`."""
     arl: ARLTable = field(default_factory=ARLTable)
-    sampler: Literal["uniform", "balanced"] = "uniform"
+    sampler: Literal["uniform", "balanced", "rare", "inverse_rate"] = "uniform"
+    """See `Batches.order`."""
     freeze: tuple[str, ...] = ()
     """Parts of the network that stay as they are, e.g. `layer1` or `layer1.0`; `paper` stands for those that
     the network's paper leaves at their published values."""
@@ -234,6 +248,8 @@ class Recipe:
     initial: str = ""
     """Safetensors to begin with; tensors of the same name and shape are taken. `published:FILE`: the paper's
     published starting weights under their public names, of which none may be missing."""
+    initial_aus: Mapping[str, str] = field(default_factory=dict)
+    """AUs that `initial` does not have → which of its own they begin as."""
     checkpoint_minutes: float = 2.0
     note: str = ""
 
@@ -275,7 +291,8 @@ class Recipe:
                 "augment.crop: level map and neutral belong to the engine's own crop; leave it out"
             )
         intensity = self.engine.max_intensity
-        variant = {**self.engine.variant, **(phase.variant if phase else {})}
+        named = {**self.engine.variant, **(phase.variant if phase else {})}
+        variant = {key: None if value == "none" else value for key, value in named.items()}
         window = 1 if phase is not None and phase.reads == "frames" else self.engine.window
         try:
             spec = EngineSpec(
@@ -284,7 +301,7 @@ class Recipe:
                 variant=variant,
                 crop=crop,
                 level_map=self.engine.level_map,
-                au_centers=self.engine.au_centers,
+                au_centers=self.engine.au_centers and variant.get("variant") != "fvgg",
                 neutral=self.engine.neutral,
                 landmarks=self.engine.landmarks,
                 window=window,
@@ -306,7 +323,8 @@ def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
 
     Args:
         path: a file; where there is none, `NAME` means train/recipes/NAME.toml.
-        changes: `key=value` with a dotted key and a TOML value, e.g. `phase.0.epochs=3`.
+        changes: `key=value` with a dotted key and a TOML value, e.g. `phase.0.epochs=3`; `phase.1={}` leaves
+            that phase out.
 
     Raises:
         UsageError: the file cannot be read, is no TOML, or says something impossible.
@@ -325,6 +343,8 @@ def read_recipe(path: Path | str, changes: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"{path}: expected TOML: {' '.join(str(error).split())}") from None
     for change in changes:
         _change(table, change)
+    if isinstance(table.get("phase"), list):
+        table["phase"] = [phase for phase in table["phase"] if phase != {}]
     return from_table(Recipe, table, path.name)
 
 
@@ -344,6 +364,9 @@ def _change(table: dict[str, Any], change: str) -> None:
             at = at[int(part)] if isinstance(at, list) else at.setdefault(part, {})
         except (ValueError, IndexError):
             raise UsageError(f"--set {change}: no entry {part!r} in the recipe; count from 0") from None
+    if isinstance(at, list) and last.isdigit() and int(last) < len(at):
+        at[int(last)] = value  # phase.2={} leaves a phase out
+        return
     if not isinstance(at, dict):
         raise UsageError(f"--set {change}: expected a key within a table; for a phase, phase.0.{last}")
     at[last] = value

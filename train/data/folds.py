@@ -135,3 +135,27 @@ def folds(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple[Fold, .
         Fold(name, tuple(s for other in parts if other != name for s in parts[other]), parts[name])
         for name in tested
     )
+
+
+def present_folds(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple[Fold, ...]:
+    """Folds of those published subjects that are there: a look at half a dataset, not a paper's table.
+
+    Raises:
+        UsageError: somebody is in no published part, or fewer than two parts have anybody.
+    """
+    if dataset not in PUBLISHED:
+        return folds(dataset, subjects, seed)
+    there = set(subjects)
+    if unknown := there - {s for part in PUBLISHED[dataset].values() for s in part}:
+        raise UsageError(f"{dataset}: {', '.join(sorted(unknown))}: in no published part")
+    parts = {name: tuple(s for s in part if s in there) for name, part in PUBLISHED[dataset].items()}
+    parts = {name: part for name, part in parts.items() if part}
+    tested = [name for name in parts if not dataset.startswith("fera") or name != "training"]
+    if len(parts) < 2 or not tested:
+        raise UsageError(
+            f"{dataset}: {', '.join(sorted(there))}: all in one part; no fold can be made of them"
+        )
+    return tuple(
+        Fold(name, tuple(s for other in parts if other != name for s in parts[other]), parts[name])
+        for name in tested
+    )
