@@ -167,7 +167,7 @@ def precision_recall(path: Path, heading: Heading, folds: Mapping[str, Tested]) 
         axes.tick_params(labelleft=a % across == 0, labelbottom=a + across >= len(aus))
         _frame(axes)
         if axes.lines:
-            axes.legend(fontsize=6, framealpha=0.75, edgecolor="none", loc="lower left", handlelength=1.0)
+            axes.legend(fontsize=6, framealpha=0.75, edgecolor="none", loc="best", handlelength=1.0)
         else:
             axes.text(0.5, 0.5, "never present", ha="center", fontsize=8, color="#555555")
     words = "x: recall · y: precision · dot: threshold 0.5 · dotted: called at random · AP: average precision"
