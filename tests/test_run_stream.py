@@ -114,7 +114,7 @@ WRONG_SOURCES: list[tuple[str, Maker | None, str, list[str], str]] = [
     ("no video stream", sound, "sound.wav", ["--source", "{bad}"], "no video stream"),
     ("zero frames", no_frames, "none.mkv", ["--source", "{bad}"], "not one frame|not a video"),
     ("glob without match", None, "none*.mp4", ["--source", "{bad}"], "no file matches"),
-    ("camera that is not there", None, "", ["--camera", "63"], "--camera 63: no picture"),
+    ("camera that is not there", None, "", ["--camera", "63"], "--camera 63: no such camera"),
     ("unreachable RTSP", None, "", ["--source", "rtsp://me:secret@127.0.0.1:9/live"], "cannot be reached"),
     ("unreachable HTTP", None, "", ["--source", "http://127.0.0.1:9/a.mp4"], "cannot be reached"),
     ("another scheme", None, "", ["--source", "ftp://127.0.0.1/a.mp4"], "ftp:// is not read"),
