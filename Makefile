@@ -12,7 +12,7 @@ DEMO := build/demo
 INT8_FACES ?= build/synth/int8
 INT8_ENGINES ?= delta
 
-.PHONY: setup test check demo int8 clean
+.PHONY: setup test test-streams test-networks check demo int8 clean
 
 setup: .venv/installed
 
@@ -24,8 +24,16 @@ setup: .venv/installed
 	@$(BIN)/python -c 'import cv2' || { echo "OpenCV lacks a system library: on Debian, apt-get install libgl1 libglib2.0-0" >&2; exit 1; }
 	@touch $@
 
+# Two sessions side by side, each with about half of the time; only one of them starts streams, whose processes
+# and shared memory it counts.
 test: setup check
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target test-streams test-networks
+
+test-streams: setup
+	$(BIN)/python -m pytest --ignore=tests/engines --ignore=tests/train
+
+test-networks: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines tests/train
 
 check: setup
 	$(BIN)/ruff check .
