@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from engines.backends import get, installed_version
 from engines.backends.base import InParts, Session
+from engines.backends.openvino import one_core
 from engines.build import parity_inputs
 from engines.bundle import Bundle
 from engines.cache import Log, Parity
@@ -269,7 +270,7 @@ def quantise_graph(
         moved = np.stack([np.abs(predict(compiled, i) - wanted[i]) for i in faces])
         return 1.0 - float(np.percentile(moved, 99)), [1.0 - float(face.max()) for face in moved]
 
-    with _quietly():
+    with _quietly(), one_core():
         quantised = nncf.quantize_with_accuracy_control(
             model,
             nncf.Dataset(samples, dict),

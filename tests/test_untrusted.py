@@ -220,7 +220,7 @@ def test_weights(tmp_path: Path, changes: Any, head: bool, random: bytes) -> Non
 @given(changes=edits, kind=st.sampled_from([b"H", b"M", b"E", b"?"]), random=st.binary(max_size=60))
 def test_frames_of_a_channel(tmp_path: Path, changes: Any, kind: bytes, random: bytes) -> None:
     """A producer of random and of damaged frames, over a real socket."""
-    good = struct.pack("<cQ", b"M", 0) + encode(Control("stop", "because", None))
+    good = struct.pack("<cQ", b"M", 0) + encode(Control("stop", "because"))
     for data in (mutated(good, changes), random, struct.pack("<cQ", kind, 0) + random):
         receiver = Receiver(tmp_path / "c", "control", 2)
         liar = End(tmp_path / "c", binds=False)

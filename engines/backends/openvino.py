@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import queue
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,6 +168,21 @@ def _core() -> Any:
     that Python handles, a child's end or Ctrl-C, ended the process with a segmentation fault.
     """
     return openvino.Core()
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Whoever makes a Core meanwhile gets the process's one: NNCF makes several and lets them die."""
+    _core()
+    places = (openvino, openvino._ov_api)  # `openvino.Core()` and `openvino.compile_model()`
+    made_by_others = openvino.Core
+    for place in places:
+        place.Core = _core
+    try:
+        yield
+    finally:
+        for place in places:
+            place.Core = made_by_others
 
 
 def _compile(path: Path, threads: int | None, lanes: int) -> Requests:

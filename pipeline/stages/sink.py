@@ -22,6 +22,7 @@ from pipeline.stages.worker import Worker
 from pipeline.streams import (
     Control,
     FramePacket,
+    Message,
     ResultsPacket,
     Seen,
     StreamBegin,
@@ -53,7 +54,8 @@ def run(worker: Worker) -> None:
     )
     try:
         worker.ready()
-        ledgers = _Loop(worker, sinks).run()
+        loop = _Loop(worker, sinks)
+        ledgers = loop.run()
         if not ledgers or (worker.wish() is not None and not any(x.delivered for x in ledgers)):
             for sink in sinks:  # it ended before anything was written
                 sink.abort()
@@ -64,8 +66,9 @@ def run(worker: Worker) -> None:
         for sink in sinks:
             sink.abort()
         raise
-    for ledger in ledgers:
-        worker.report_surely(ledger)
+    last_words: list[Message] = [*ledgers, *loop.timings()]  # nothing follows that tells of the last frames
+    for word in last_words:
+        worker.report_surely(word)
     worker.ready(paths=paths)
 
 
@@ -191,6 +194,10 @@ class _Loop:
                     restarts = stream.ledger.restarts
                     restarts[command.reason] = restarts.get(command.reason, 0) + 1
 
+    def timings(self) -> list[Timing]:
+        """What every frame so far took, by stage and engine."""
+        return [Timing(stage, latency, engine) for (stage, engine), latency in self._latency.items()]
+
     def _tell(self) -> None:
         now = time.monotonic()
         if now - self._told < _TELL_EVERY_SECONDS:
@@ -199,7 +206,7 @@ class _Loop:
         for stream, known in self._open.items():
             self._worker.report(replace(known.ledger, dropped=dict(known.ledger.dropped)))
             self._worker.report(Seen(stream, known.epoch, known.faces))
-        for (stage, engine), latency in self._latency.items():
-            self._worker.report(Timing(stage, latency, engine))
+        for timing in self.timings():
+            self._worker.report(timing)
         if stop_requested(self._sinks):
             self._worker.report(Control("stop", "window closed"))

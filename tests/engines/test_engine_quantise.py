@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -102,3 +106,24 @@ def test_out_of_tolerance_is_refused_with_figures(p99: float, auc_int8: float, s
     with pytest.raises(EngineError, match=said) as error:
         refuse_beyond(form, "delta")
     assert "4 of 100 decisions changed" in str(error.value)
+
+
+def test_signals_are_handled_after_a_calibration() -> None:
+    """NNCF makes OpenVINO Cores and lets them die, which takes the stack of signal handlers away."""
+    script = """
+import gc, os, signal
+import test_engine_quantise as t
+t.quantised(t.faces(24, 0), aim=0.01)
+gc.collect()
+signal.signal(signal.SIGUSR1, lambda *_: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )
+    assert (done.returncode, done.stdout.strip().splitlines()[-1:]) == (0, ["handled"]), done.stderr
