@@ -89,7 +89,7 @@ def test_mistakes(tmp_path: Path, bars: Path, capsys: pytest.CaptureFixture[str]
         gather(SPEC, [str(stills(tmp_path / "one", 4, shards=1))])
     for arguments, said in (
         (["--ship"], "--ship: keeps what --calibrate makes"),
-        (["--calibrate", str(bars)], "--calibrate: is for --precision int8, got fp32"),
+        (["--calibrate", str(bars)], "--calibrate: is for --precision int8, got auto"),
         (["--precision", "int8", "--calibrate", str(tmp_path / "no.mp4")], "no.mp4"),
         (["--precision", "int8", "--backend", "torch"], "backend torch computes in fp32"),
     ):
