@@ -65,6 +65,8 @@ class Batches(Dataset[Batch]):
     features: FeatureCache | None = None
     kept_px: int | None = None
     """Side of the piece that the network gets of each picture, cut at random; None for all of it."""
+    shrunk_px: int = 0
+    """Side that pictures are shrunk to at last; 0: not."""
 
     def __len__(self) -> int:
         """Batches of one pass."""
@@ -137,6 +139,9 @@ class Batches(Dataset[Batch]):
         changed = (
             crops if change is None else np.stack([change.picture(crop, t) for t, crop in enumerate(crops)])
         )
+        if self.shrunk_px:
+            side = (self.shrunk_px, self.shrunk_px)
+            changed = np.stack([cv2.resize(p, side, interpolation=cv2.INTER_AREA) for p in changed])
         return changed[0] if len(rows) == 1 else changed
 
 

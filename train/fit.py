@@ -198,6 +198,7 @@ class Run:
             sampler=phase.sampler,
             seed=(recipe.seed, index),
             kept_px=spec.crop.size_px,
+            shrunk_px=phase.shrunk_px,
         )
         validation = replace(
             training, pool=self.pool, items=judged, crop=spec.crop.name, table=None, shuffle=False

@@ -21,6 +21,7 @@ PAPER = "paper"
 """In `freeze`: what the paper keeps."""
 PUBLISHED = "published:"
 """How `initial` begins for weights under public names."""
+MIN_SHRUNK_PX = 64
 PRESENT_FROM = 2.0
 """Intensity from which an AU counts as present, as the papers count DISFA's."""
 
@@ -166,6 +167,9 @@ class PhaseTable:
     """Replaces fields of the engine's variant, e.g. SA-Net as a first phase of SAT-Net."""
     steps_per_epoch: int = 0
     """Optimiser steps from one validation to the next; 0: once through the data."""
+    shrunk_px: int = 0
+    """Side that pictures are shrunk to, where the network takes any: a first phase at half the side costs a
+    quarter. 0: as large as the engine reads them."""
     batch_size: int = 32
     """Samples or windows that go through the network at once."""
     accumulate: int = 1
@@ -203,6 +207,9 @@ class PhaseTable:
         whole = ("epochs", "batch_size", "accumulate", "step_epochs", "hop", "copies")
         _require(self, 1, math.inf, *whole)
         _require(self, 0, math.inf, "steps_per_epoch", "warmup_steps", "clip_norm", "weight_decay")
+        if self.shrunk_px and (self.shrunk_px < MIN_SHRUNK_PX or self.reads != "frames"):
+            wanted = f"0, or {MIN_SHRUNK_PX} or more beside reads = 'frames'"
+            raise ValueError(f"shrunk_px: expected {wanted}, got {self.shrunk_px}")
         _require(self, 1e-8, 10, "lr")
         _require(self, 0, 0.99999, "momentum", "ema_decay")
         _require(self, 0, 1, "step_factor", "final_share")
@@ -312,9 +319,11 @@ class Recipe:
                 provenance={"trained": "in training"},
             )
             with torch.device("meta"):  # its shapes alone
-                build_network(spec)
+                network = build_network(spec)
         except (ValueError, EngineError) as error:
             raise ValueError(f"engine: {error}") from None
+        if phase is not None and phase.shrunk_px and not network.takes_any_px:
+            raise ValueError(f"shrunk_px: {spec.network} reads pictures of {network.input_px} px alone")
         return spec
 
 

@@ -18,6 +18,8 @@ class AUNetwork(nn.Module):
     """RGB, of pixels scaled to 0–1: taken off before `forward`."""
     pixel_std: tuple[float, float, float]
     """RGB: divided by afterwards."""
+    takes_any_px: bool = False
+    """Whether it can be trained on pictures of another side too, beside `input_px`."""
     temporal: bool = False
     """Whether it reads a window of frames, (B, T, 3, px, px), instead of one."""
     reads_level_map: bool = False

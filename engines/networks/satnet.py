@@ -12,6 +12,9 @@ What the paper leaves open, and what was decided:
 - The first hidden and cell state: zero. The first frame's hidden convolution, zero without a bias, is
   skipped.
 - No peepholes and no normalisation in the ConvLSTM: the equations show none.
+- How the ConvLSTM starts, between stages whose ImageNet weights expect ResNet's own features: as a passage.
+  Gates begin nearly constant, the candidate of a channel as that channel, and the past fades by a factor of
+  0.27 a frame; so what the stages know is there from the first step, and memory is learnt on top.
 - What goes on: the hidden state of the last frame alone, without a skip around the ConvLSTM (Fig. 2). It is
   signed where ResNet's own features are not; the stage after it takes it as it is.
 - The two 1×1 convolutions of Fig. 3 have biases (PyTorch's default); the product is averaged over the map and
@@ -67,6 +70,8 @@ def stage(channels_in: int, channels: int, stride: int) -> nn.Sequential:
     return nn.Sequential(BasicBlock(channels_in, channels, stride), BasicBlock(channels, channels, 1))
 
 
+PASSED_ON, OPEN = 0.5, 1.0
+"""Of a new ConvLSTM: the weight from a feature to its own candidate, and the bias of a gate rather open."""
 State = tuple[Tensor, Tensor]
 """Hidden and cell state, (B, C, H, W) each."""
 
@@ -81,6 +86,23 @@ class ConvLSTM(nn.Module):
         super().__init__()
         self.input_gates = nn.Conv2d(channels, 4 * channels, 3, padding=1)
         self.hidden_gates = nn.Conv2d(channels, 4 * channels, 3, padding=1, bias=False)
+        self._begin_as_passage()
+
+    @torch.no_grad()
+    def _begin_as_passage(self) -> None:
+        """Newly drawn, hand on what the last frames show, monotonically."""
+        channels = self.hidden_gates.in_channels
+        for convolution in (self.input_gates, self.hidden_gates):
+            convolution.weight.mul_(0.1)
+        i, f, g, o = range(0, 4 * channels, channels)
+        diagonal = torch.arange(channels)
+        self.input_gates.weight[g + diagonal, diagonal, 1, 1] = PASSED_ON
+        bias = self.input_gates.bias
+        assert bias is not None
+        bias.zero_()
+        bias[i : i + channels] = OPEN
+        bias[f : f + channels] = -OPEN
+        bias[o : o + channels] = 2 * OPEN
 
     def step(self, from_input: Tensor, state: State | None) -> State:
         """One frame on.
@@ -115,6 +137,7 @@ class SATNet(AUNetwork):
     """SAT-Net, T-Net, SA-Net or ResNet-18, by `variant`."""
 
     reads_level_map = False
+    takes_any_px = True
     input_px = 224
     pixel_mean = IMAGENET_MEAN
     pixel_std = IMAGENET_STD

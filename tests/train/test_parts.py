@@ -209,6 +209,15 @@ def test_a_balanced_pass_shows_rare_aus_more_often(tmp_path: Path) -> None:
     assert np.isin(drawn, [0, 1]).mean() == pytest.approx(0.5 * 0.01 + 0.25 + 0.25 * 0.02, abs=0.03)
 
 
+def test_pictures_are_shrunk_after_they_are_changed(tmp_path: Path) -> None:
+    pool = Pool.open([stills(tmp_path / "bars", 6)], ["AU01", "AU12"])
+    whole = Batches(pool, np.arange(6)[:, None], "box_224", (), AugmentTable(noise=3), 3, True)
+    small, large = replace(whole, shrunk_px=112)[1].pictures, whole[1].pictures.float()
+    means = large.reshape(3, 112, 2, 112, 2, 3).mean((2, 4))
+    assert small.shape == (3, 112, 112, 3)
+    assert (small.float() - means).abs().max() <= 0.5
+
+
 def test_learning_rates_by_hand() -> None:
     phase = PhaseTable("p", 10, 0.1)
     assert {learning_rate(phase, s, 5) for s in range(50)} == {0.1}

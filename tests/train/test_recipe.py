@@ -74,6 +74,8 @@ def test_mistakes_are_named_where_they_are(small_table: Callable[..., dict[str, 
         ({"optimiser": "lion"}, "optimiser: expected one of adamw, adam, sgd"),
         ({"nesterov": True}, "nesterov: expected optimiser 'sgd'"),
         ({"reads": "features"}, "'features' is for satnet"),
+        ({"shrunk_px": 20}, "shrunk_px: expected 0, or 64 or more"),
+        ({"shrunk_px": 112}, "shrunk_px: tiny reads pictures of 224 px alone"),
         ({"name": "1 2"}, "name: expected a word"),
         ({"freeze": "all"}, "freeze: expected a list"),
     ]:

@@ -64,6 +64,8 @@ def test_conv_lstm_against_equations_1_to_3(rng: np.random.Generator) -> None:
     torch.manual_seed(0)
     channels, size, frames = 3, 4, 5
     lstm = ConvLSTM(channels)
+    for parameter in lstm.parameters():  # as it starts, its gates hardly move
+        torch.nn.init.normal_(parameter)
     x = rng.normal(size=(frames, channels, size, size))
     state = None
     for frame in x:
@@ -82,6 +84,19 @@ def test_conv_lstm_against_equations_1_to_3(rng: np.random.Generator) -> None:
         h = sigmoid(a["o"]) * np.tanh(c)
     np.testing.assert_allclose(state[0][0].detach().numpy(), h, atol=1e-6)
     np.testing.assert_allclose(state[1][0].detach().numpy(), c, atol=1e-6)
+
+
+def test_a_new_conv_lstm_hands_on_what_the_last_frame_shows(rng: np.random.Generator) -> None:
+    torch.manual_seed(0)
+    lstm = ConvLSTM(16)
+    x = torch.from_numpy(rng.exponential(size=(6, 1, 16, 7, 7)).astype(np.float32))
+    state = None
+    for frame in x:
+        state = lstm.step(lstm.input_gates(frame), state)
+    ranks = [np.argsort(np.argsort(a.detach().ravel())) for a in (x[-1], x[0], state[0])]
+    last, first = (np.corrcoef(ranks[k], ranks[2])[0, 1] for k in (0, 1))
+    assert last > 0.9
+    assert abs(first) < 0.1
 
 
 def test_self_attention_against_numpy(rng: np.random.Generator) -> None:
