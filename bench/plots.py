@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ from engines.runtime import log_to_stderr
 from engines.spec import EngineSpec
 from pipeline import align, mesh
 from pipeline.config import RunConfig
-from pipeline.errors import OutputError, SourceError, UsageError
+from pipeline.errors import SourceError, UsageError
 from pipeline.inline import Run
 from pipeline.messages import AUResult, FaceCrop, Frame, Geometry
 from pipeline.neutral import rest_distance
 from pipeline.overlay_panel import AU_NAMES
 from pipeline.progress import Progress
+from pipeline.whole import whole
 
 FACE_PX = 112
 THUMBNAILS = 14
@@ -178,13 +178,8 @@ def save_figure(figure: Any, path: Path, dpi: int) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole(path) as part:
         figure.savefig(part, dpi=dpi, format="png")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
 
 
 def draw_traces(

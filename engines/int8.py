@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,6 +26,7 @@ from numpy.typing import NDArray
 from engines.bundle import Bundle
 from engines.cache import Parity, cache_folder
 from pipeline.errors import EngineError, OutputError
+from pipeline.whole import write_whole
 
 SCHEMA = 1
 INT8_FILE = "int8.json"
@@ -178,15 +178,11 @@ def write(path: Path, int8: Int8) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(int8.text(), encoding="utf-8")
-        os.replace(part, path)
     except OSError as error:
-        raise OutputError(
-            f"{path}: cannot write it: {error.strerror}; free space or choose another place"
-        ) from None
+        raise OutputError(f"{path.parent}: cannot make it: {error.strerror}; choose another place") from None
+    write_whole(path, int8.text().encode())
 
 
 def read(path: Path, bundle: Bundle) -> Int8:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.errors import EngineError, OutputError
+from pipeline.errors import EngineError
+from pipeline.whole import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
@@ -170,18 +170,3 @@ def hand_out(name_or_path: str | Path, precision: str, path: Path, log: Log) -> 
         )
     write_whole(path, (engine.folder / FILE).read_bytes())
     return engine, apart
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """A file that is there as a whole or not at all.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write it: {error.strerror}") from None

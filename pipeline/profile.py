@@ -16,6 +16,7 @@ from engines.spec import LANDMARKS
 from pipeline.align import ALIGNED_PX
 from pipeline.errors import OutputError, SourceError
 from pipeline.neutral import Neutral
+from pipeline.whole import whole
 
 _VERSION = 2
 _LARGEST_BYTES = 1 << 18
@@ -29,20 +30,13 @@ def save_profile(path: Path, neutral: Neutral) -> None:
         OutputError: the file cannot be written.
     """
     about = json.dumps({"format": "austream-neutral", "version": _VERSION, "alignment": "five_point"})
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image_bgr=neutral.image_bgr,
-                landmarks=neutral.landmarks,
-                about=np.frombuffer(about.encode(), np.uint8),
-            )
-        part.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path}: the neutral profile cannot be written ({error.strerror}); choose another place"
-        ) from error
+    with whole(path) as part, part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            image_bgr=neutral.image_bgr,
+            landmarks=neutral.landmarks,
+            about=np.frombuffer(about.encode(), np.uint8),
+        )
 
 
 def load_profile(path: Path) -> Neutral:

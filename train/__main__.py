@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.errors import AustreamError
-from train.shards import write_whole
+from pipeline.whole import write_whole
 
 
 def command_fit(args: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pipeline.errors import SourceError
-from train.shards import write_whole
+from pipeline.whole import write_whole
 
 Facts = Mapping[str, Any]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.errors import OutputError
-from train.shards import write_whole
+from pipeline.whole import write_whole
 
 CHUNK = 32
 """Frames that go through the network at once."""

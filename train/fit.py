@@ -26,6 +26,7 @@ from torch import Tensor
 
 from pipeline.errors import AustreamError, OutputError, UsageError
 from pipeline.progress import Progress
+from pipeline.whole import write_whole
 from train import checkpoint, metrics
 from train.augment import draw
 from train.batches import Batches, items_of, stream
@@ -38,7 +39,6 @@ from train.pool import Pool
 from train.predict import autocast, probabilities
 from train.provenance import commit, describe
 from train.recipe import PUBLISHED, Recipe, differences
-from train.shards import write_whole
 from train.tables import plain
 
 LAST, BEST = "last.safetensors", "best.safetensors"

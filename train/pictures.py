@@ -5,7 +5,6 @@ Every picture of rendered data says SYNTHETIC.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import OutputError, UsageError
+from pipeline.errors import UsageError
+from pipeline.whole import whole
 from train.comparison import THRESHOLD, Comparison, average, mean_of_folds
 from train.paper_tables import PERCENT
 from train.report import NAMES
@@ -70,14 +70,10 @@ def save(figure: Any, path: Path, dpi: int = 110) -> Path:
     """
     import matplotlib.pyplot as plt
 
-    part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(part, dpi=dpi, format="png")
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another --out") from error
+        with whole(path) as part:
+            figure.savefig(part, dpi=dpi, format="png")
     finally:
         plt.close(figure)
     return path

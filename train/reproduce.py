@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pipeline.errors import UsageError
+from pipeline.whole import write_whole
 from train import protocol
 from train.data.folds import Fold
 from train.fit import fit, say
@@ -25,7 +26,6 @@ from train.paper_tables import find
 from train.recipe import read_recipe
 from train.report import markdown, plain
 from train.results import pictures, result
-from train.shards import write_whole
 from train.task import Task
 from train.tested import VISIBLE, Tested
 from train.variants import changes

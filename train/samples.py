@@ -26,7 +26,8 @@ from pipeline.align import au_centers_in_crop, box_around
 from pipeline.errors import OutputError, SourceError, UsageError
 from pipeline.exposure import expose
 from pipeline.geometry import frontal_points, head_rotation
-from train.shards import UNKNOWN, Array, check_header, check_shard, crop_layout, open_shard, write_whole
+from pipeline.whole import write_whole
+from train.shards import UNKNOWN, Array, check_header, check_shard, crop_layout, open_shard
 
 __all__ = ["UNKNOWN", "SampleWriter", "Samples"]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from engines.spec import CropSpec
-from pipeline.errors import OutputError, SourceError
+from pipeline.errors import SourceError
 
 UNKNOWN = 9
 """An occurrence that nobody knows, as in BP4D's files."""
@@ -110,21 +109,6 @@ def check_header(file: Any, path: Path, index: Mapping[str, Any], count: int) ->
         got = file.get_slice(name).get_shape()
         if got != shape:
             raise SourceError(f"{path}: {name}: expected {shape}, got {got}; prepare the samples again")
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file beside its place and move it there.
-
-    Raises:
-        OutputError: it cannot be written; nothing of it stays.
-    """
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_bytes(content)
-        os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise OutputError(f"{path}: cannot write it: {error.strerror}") from None
 
 
 def open_shard(path: Path) -> Any:

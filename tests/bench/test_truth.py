@@ -305,7 +305,7 @@ def test_a_plot_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     image = cv2.imread(str(tmp_path / "a.png"))
     assert image.shape[1] == 1820
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
-    with pytest.raises(OutputError, match="cannot be written"):
+    with pytest.raises(OutputError, match="cannot write it"):
         draw_traces(tmp_path / "none" / "a.png", clip, clip.specs[0], [], calm, {})
 
 

@@ -32,7 +32,7 @@ from engines.networks import build_network
 from engines.runtime import Engine, load_engine
 from engines.sliding import SlidingEngine, load_sliding
 from engines.weights import load_network, randomise, save_bundle
-from pipeline.errors import EngineError, OutputError, UsageError
+from pipeline.errors import EngineError, UsageError
 
 ALL = os.environ.get("AUSTREAM_SWEEP") == "all"
 needs_compiler = pytest.mark.skipif(
@@ -99,15 +99,6 @@ def test_the_figures_are_printed(
 def test_out_is_for_files_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["build", "delta", "--out", "x.onnx"]) == 2
     assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_a_file_that_cannot_be_written_leaves_none(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match="cannot write it"):
-        onnx_file.write_whole(tmp_path / "no" / "x.onnx", b"x")
-    (tmp_path / "x.onnx").mkdir()
-    with pytest.raises(OutputError, match="cannot write it"):
-        onnx_file.write_whole(tmp_path / "x.onnx", b"x")
-    assert [p.name for p in tmp_path.iterdir()] == ["x.onnx"]
 
 
 class Doubled(torch.nn.Module):

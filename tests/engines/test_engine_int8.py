@@ -135,7 +135,7 @@ def test_deltas_form_is_not_for_other_weights(tmp_path: Path) -> None:
 
 def test_an_unwritable_place(bundle: Bundle) -> None:
     (bundle.folder / "file").write_text("")
-    with pytest.raises(AustreamError, match="cannot write it"):
+    with pytest.raises(AustreamError, match="cannot make it"):
         int8.write(bundle.folder / "file" / "int8.json", made_up(bundle))
 
 

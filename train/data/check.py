@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from pipeline.errors import SourceError, UsageError
 from pipeline.progress import Progress
+from pipeline.whole import write_whole
 from train.data.base import Dataset, Problem, Subject
 from train.data.folds import parts_of
 from train.data.layouts import recognise
 from train.data.rendered import MARK, is_rendered
-from train.shards import UNKNOWN, write_whole
+from train.shards import UNKNOWN
 
 SHOWN_PROBLEMS = 12
 

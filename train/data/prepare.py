@@ -34,13 +34,13 @@ from safetensors.numpy import save
 
 from pipeline.errors import OutputError, RunError, SourceError, UsageError
 from pipeline.progress import Progress
+from pipeline.whole import write_whole
 from train.data.cache import FRAMES, PREPARED_FILE
 from train.data.plan import Order, Plan, plan
 from train.data.streamed import Job, Options, Stream
 from train.data.summary import summary, text
 from train.provenance import commit
 from train.samples import SHARDS, SampleWriter
-from train.shards import write_whole
 
 _CROPS = ("five_point_224", "box_224")
 _LOOK_SECONDS = 0.5
