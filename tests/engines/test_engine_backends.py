@@ -28,6 +28,7 @@ from engines.build import build, compare, parity_inputs
 from engines.bundle import Bundle, resolve
 from engines.cache import Parity
 from engines.export import ExportedEngine, Mixed
+from engines.gpu import GPU
 from engines.networks import build_network
 from engines.runtime import Engine, load_engine
 from engines.sliding import SlidingEngine, load_sliding
@@ -277,6 +278,20 @@ def test_an_engine_for_a_gpu_that_went_away(tmp_path: Path, landmarks_alone: Bun
     (tmp_path / "device.json").write_text('{"device": "cuda", "precision": "fp32"}')
     with pytest.raises(EngineError, match="compiled for a GPU"):
         get("inductor").open(tmp_path, landmarks_alone.spec, None)
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_said_and_no_cpu_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landmarks_alone: Bundle
+) -> None:
+    """A driver older than PyTorch's CUDA: the driver names the GPU, PyTorch sees none."""
+    monkeypatch.setattr("engines.backends.fixed.nvidia_gpu", lambda: GPU("NVIDIA H100", "9.0", "12.2"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        EngineError, match=r"cannot use the GPU NVIDIA H100.*CUDA 12.2.*--backend openvino"
+    ) as error:
+        build(landmarks_alone, get("inductor"), "fp32", tmp_path)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_batches_are_fixed() -> None:
