@@ -45,8 +45,8 @@ def device_here() -> str:
         return "cuda"
     if (gpu := nvidia_gpu()) is not None:
         raise EngineError(
-            f"PyTorch {torch.__version__} cannot use the GPU {gpu}: renew its driver, install a PyTorch built "
-            "for that CUDA, or choose --backend openvino"
+            f"PyTorch {torch.__version__} cannot use the GPU {gpu}: renew its driver, install a PyTorch for "
+            "that CUDA, or choose --backend openvino"
         )
     return "cpu"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
+from engines.backends import COMPUTES
 from engines.backends.base import Backend, InParts, Session, SlidingSession
 from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
@@ -73,7 +74,7 @@ class OpenVINOBackend(Backend):
     rounds what `engines.int8` names, and a temporal engine's recurrence stays in float32."""
 
     name = "openvino"
-    precisions = ("fp32", "fp16", "int8")
+    precisions = COMPUTES[name]
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
