@@ -156,11 +156,6 @@ def _calibrate(args: argparse.Namespace) -> None:
     if args.precision != "int8":
         raise UsageError(f"--calibrate: is for --precision int8, got {args.precision}")
     bundle = resolve(args.bundle)
-    if args.backend == "tensorrt":
-        faces = gather(bundle.spec, args.calibrate)
-        tensorrt: Any = backends.get("tensorrt", "int8")
-        tensorrt.calibration = [faces.items[i] for i in np.flatnonzero(faces.calibrates)]
-        return
     found = quantise(bundle, gather(bundle.spec, args.calibrate), log_to_stderr)
     path = bundle.folder / int8.INT8_FILE if args.ship else int8.own_path(bundle)
     int8.write(path, found)

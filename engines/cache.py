@@ -42,7 +42,7 @@ _BACKEND_SOURCES = {
     "tensorrt": ("backends/fixed.py",),
 }
 """What a backend's files are made by, beside its own module."""
-_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "nvidia-modelopt")
+_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13")
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from torch import Tensor
 from engines import onnx_file
 from engines.__main__ import main
 from engines.backends import get
-from engines.backends.fixed import Fixed, FixedSlidingSession, sliding_parts
+from engines.backends.fixed import Fixed, FixedSlidingSession, empty_inputs, mixed, sliding_parts
 from engines.build import build, compare, parity_inputs
 from engines.bundle import Bundle, resolve
 from engines.cache import Parity
@@ -329,10 +329,28 @@ def test_tensorrt_is_the_network(name: str, precision: str) -> None:
     np.testing.assert_allclose(engine.run(**several), engine.run(**inputs).repeat(3, 0), atol=1e-4)
 
 
-def test_int8_without_calibration_is_refused(tmp_path: Path) -> None:
-    tensorrt_or_skip()
-    with pytest.raises(EngineError, match="int8 needs calibration crops"):
-        build(resolve("delta"), get("tensorrt", "int8"), "int8", tmp_path)
+def test_tensorrt_has_no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than one that shows the figures of OpenVINO's."""
+    monkeypatch.setattr("engines.backends.obstacle", lambda *_: None)
+    monkeypatch.setattr("engines.backends.installed_version", lambda _: "2.13.0")
+    with pytest.raises(UsageError, match="backend tensorrt computes in fp32 or fp16, got --precision int8"):
+        load_engine("delta", "tensorrt", "int8")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_graphs_inputs_keep_the_names_that_tensorrt_binds_them_by(
+    landmarks_alone: Bundle, precision: str
+) -> None:
+    """Torch-TensorRT 2.13 and 2.14 call inputs as the graph's placeholders, and results output0, output1, …
+    (`TRTInterpreter.placeholder`, `.output`); `tensorrt.load` hands them over in this order."""
+    engine = ExportedEngine(landmarks_alone.spec, load_network(landmarks_alone))
+    inputs = empty_inputs(landmarks_alone.spec.inputs(2), "cpu")
+    with torch.no_grad():
+        program = torch.export.export(mixed(engine, precision, "cpu"), (), inputs, strict=False)
+    graph = program.run_decompositions().module().graph
+    assert [node.target for node in graph.nodes if node.op == "placeholder"] == list(inputs)
+    [output] = [node for node in graph.nodes if node.op == "output"]
+    assert len(output.args[0]) == 1
 
 
 # One sweep.
