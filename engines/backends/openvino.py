@@ -161,7 +161,7 @@ def _traced(module: nn.Module, inputs: Shapes) -> Any:
 
 
 @cache
-def _core() -> Any:
+def core() -> Any:
     """One for the process, for ever.
 
     Each Core gives the thread that makes it another stack for signal handlers and takes it away when it dies,
@@ -174,11 +174,11 @@ def _core() -> Any:
 @contextmanager
 def one_core() -> Iterator[None]:
     """Whoever makes a Core meanwhile gets the process's one: NNCF makes several and lets them die."""
-    _core()
+    core()
     places = (openvino, openvino._ov_api)  # `openvino.Core()` and `openvino.compile_model()`
     made_by_others = openvino.Core
     for place in places:
-        place.Core = _core
+        place.Core = core
     try:
         yield
     finally:
@@ -198,7 +198,7 @@ def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:
-        return Requests(_core().compile_model(path, "CPU", options), lanes)
+        return Requests(core().compile_model(path, "CPU", options), lanes)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineError(f"{path.parent}: OpenVINO cannot load the compiled engine: {reason}") from None
