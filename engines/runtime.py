@@ -154,6 +154,8 @@ def load_engine(
         return build(bundle, implementation, precision, folder)
 
     entry = cache.entry(bundle, chosen, precision, compile_into, log, batch=batch)
+    if entry.built:
+        log(f"{bundle.spec.name} ({chosen}, {precision}): {entry.parity}")
     session = implementation.open(entry.folder, bundle.spec, threads, lanes)
     if batch > 1:
         session = GatheringSession(session.run, batch)

@@ -234,5 +234,7 @@ def load_sliding(
         return build_sliding(bundle, implementation, precision, folder)
 
     entry = cache.entry(bundle, chosen, precision, compile_into, log, form="sliding", batch=batch)
+    if entry.built:
+        log(f"{bundle.spec.name}, sliding ({chosen}, {precision}): {entry.parity}")
     session = implementation.open_sliding(entry.folder, bundle.spec, threads, lanes)
     return SlidingEngine(bundle.spec, session, chosen, precision, reason, entry, batch)

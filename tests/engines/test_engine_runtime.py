@@ -272,6 +272,7 @@ def test_a_damaged_compiled_engine_is_rebuilt(cednn_torch: Engine, rng: np.rando
     lines: list[str] = []
     again = load_engine("cednn", "torch", log=lines.append)
     assert any("damaged (weights.safetensors was changed)" in line for line in lines)
+    assert lines[-1] == f"cednn (torch, fp32): {cednn_torch.parity}"  # of what was built just now
     assert np.array_equal(again.run(crops, levels), before)
 
 
