@@ -126,10 +126,15 @@ def _short(value: float) -> float:
     return float(str(np.float32(value)))
 
 
+def own_folder() -> Path:
+    """Where calibrations with one's own pictures are kept."""
+    return cache_folder().with_name("int8")
+
+
 def own_path(bundle: Bundle) -> Path:
-    """Where calibration with one's own pictures is kept."""
+    """Where that of a bundle is."""
     weights = hashlib.sha256(bundle.weights_id.encode()).hexdigest()[:16]
-    return cache_folder().with_name("int8") / f"{bundle.spec.name}-{weights}.json"
+    return own_folder() / f"{bundle.spec.name}-{weights}.json"
 
 
 def find(bundle: Bundle) -> Path | None:
