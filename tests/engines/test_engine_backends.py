@@ -383,6 +383,13 @@ def test_every_network_on_every_backend(name: str, backend: str, precision: str)
     assert precision != "fp32" or engine.parity.decisions_changed == 0
     entry: Mapping[str, Any] = json.loads((engine.folder / "entry.json").read_text())
     assert Parity(**entry["parity"]) == engine.parity
+    if backend == "onnxruntime":  # its file, with two faces in one batch
+        some = [inputs for _, inputs in parity_inputs(engine.spec)][1:3]
+        both = {key: np.concatenate([one[key] for one in some]) for key in some[0]}
+        [together] = onnxruntime.InferenceSession(engine.folder / "model.onnx").run(None, both)
+        alone = np.concatenate([engine.run(**one) for one in some])
+        assert np.ptp(alone, axis=0).max() > 0
+        np.testing.assert_allclose(together, alone, rtol=0, atol=engine.parity.tolerance)
     if engine.spec.window == 1:
         eager = load_engine(name, "torch", log=lambda _: None)
         assert (
