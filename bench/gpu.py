@@ -21,6 +21,7 @@ import numpy as np
 from bench.report import print_table, write_json
 from engines import backends
 from engines.backends.base import Session
+from engines.backends.fixed import device_here
 from engines.build import parity_inputs
 from engines.bundle import list_bundles, resolve
 from engines.gpu import nvidia_gpu
@@ -304,6 +305,7 @@ def main(argv: list[str]) -> int:
 
     Raises:
         UsageError: there is no GPU, or not what is asked for.
+        EngineError: PyTorch cannot use it.
     """
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE")
@@ -326,6 +328,7 @@ def main(argv: list[str]) -> int:
         why = "; ".join(filter(None, map(backends.obstacle, backends.ON_GPU)))
         raise UsageError(f"gpu: expected an NVIDIA GPU and a backend for it, got none: {why}")
     forms = wanted_forms(able, arguments.backend or (), arguments.precision or ())
+    device_here()  # one line where the driver is too old for PyTorch
     ceiling = ceilings("cuda", arguments.rounds)
     products = ", ".join(f"{name} {ceiling[name] / 1e12:.0f}" for name in ceiling if name != "copy")
     print(f"{nvidia_gpu()}: products {products} TFLOP/s, copies {ceiling['copy'] / 1e9:.0f} GB/s")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from engines.backends.fixed import Fixed, FixedSession
 from engines.bundle import resolve
 from engines.cache import Parity
 from engines.figures import delta_figures
+from engines.gpu import GPU
 from pipeline import mesh
 from pipeline.diffmap import level_map
 from pipeline.errors import EngineError, UsageError
@@ -174,6 +176,21 @@ def test_forms_on_a_gpu() -> None:
         gpu.wanted_forms(able, ("openvino",), ())
     with pytest.raises(UsageError, match="tensorrt and inductor have no int8"):
         gpu.wanted_forms(able, (), ("int8",))
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h100 = GPU("NVIDIA H100", "9.0", "12.2")
+    for module in ("bench.gpu", "engines.backends", "engines.backends.fixed"):
+        monkeypatch.setattr(f"{module}.nvidia_gpu", lambda: h100)
+    monkeypatch.setattr("engines.backends.installed_version", lambda p: {"torch": "2.13.0"}.get(p))
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["gpu", "--rounds", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "cannot use the GPU NVIDIA H100" in error
+    assert error.count("\n") == 1
 
 
 def test_eager_is_float32_throughout() -> None:
