@@ -1,5 +1,6 @@
 # make demo    sets everything up, runs the chain on the demo clip and checks what it saw
 # make test    sets everything up, then style, types and tests
+# make sweep   every network on every backend that runs here, in every precision: up to an hour
 # make int8    renders faces if need be, and writes int8.json anew into the bundles named by INT8_ENGINES
 # make setup   .venv with the pinned dependencies; does nothing when that is current
 
@@ -12,7 +13,7 @@ DEMO := build/demo
 INT8_FACES ?= build/synth/int8
 INT8_ENGINES ?= delta
 
-.PHONY: setup test test-streams test-networks check demo int8 clean
+.PHONY: setup test test-streams test-networks sweep check demo int8 clean
 
 setup: .venv/installed
 
@@ -34,6 +35,9 @@ test-streams: setup
 
 test-networks: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engines tests/train
+
+sweep: setup
+	AUSTREAM_SWEEP=all $(BIN)/python -m pytest -rs tests/engines/test_engine_backends.py
 
 check: setup
 	$(BIN)/ruff check .

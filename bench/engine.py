@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ import numpy as np
 
 from bench.report import interleaved_microseconds, print_table, write_json
 from bench.sliding import sliding_outputs
-from engines import backends
+from engines import backends, int8
 from engines.build import parity_inputs
 from engines.bundle import list_bundles, resolve
 from engines.cache import ENTRY_FILE
@@ -134,6 +135,7 @@ def measured(
                 "build_seconds": form.build_seconds,
                 "start_seconds": start_seconds(name, form, threads),
                 "max_abs": form.loaded.parity.max_abs,
+                "p99_abs": form.loaded.parity.p99_abs,
                 "mean_abs": form.loaded.parity.mean_abs,
                 "decisions_changed": form.loaded.parity.decisions_changed,
             }
@@ -144,10 +146,13 @@ def measured(
 
 @contextmanager
 def own_cache() -> Iterator[None]:
-    """An empty cache of engines, so that building is measured."""
+    """An empty cache of engines, so that building is measured; with the user's own INT8 forms."""
     before = os.environ.get("AUSTREAM_CACHE_DIR")
+    forms = int8.own_folder()
     with tempfile.TemporaryDirectory(prefix="austream-bench-") as folder:
         os.environ["AUSTREAM_CACHE_DIR"] = folder
+        if forms.is_dir():
+            shutil.copytree(forms, int8.own_folder())
         try:
             yield
         finally:

@@ -2,6 +2,8 @@
 
 Parity of every form; frames/s at batch 1, 8, 32 and 128, with the share of the chip's measured ceilings for
 products and copies; SAT-Net at hop 1 for 1, 8 and 32 feeds; latency of one face; alignment and level map as
+candidates. What fails is listed and the rest goes on; --json is written anew after every row. Wants PyTorch,
+NumPy, safetensors and a backend for a GPU; platformdirs unless AUSTREAM_CACHE_DIR is set, and Numba for the
 candidates. Written where no GPU could be had: it has never been run on one.
 """
 
@@ -19,6 +21,7 @@ import numpy as np
 from bench.report import print_table, write_json
 from engines import backends
 from engines.backends.base import Session
+from engines.backends.fixed import device_here
 from engines.build import parity_inputs
 from engines.bundle import list_bundles, resolve
 from engines.gpu import nvidia_gpu
@@ -124,16 +127,20 @@ def throughput_row(
 
 
 def throughput(
-    name: str, backend: str, precision: str, ceiling: dict[str, float], device: str, rounds: int
-) -> Rows:
-    """`throughput_row` at every batch."""
-    rows = []
-    for batch in BATCHES:
-        engine = load_engine(name, backend, precision, faces=batch)
-        implementation = backends.get(engine.backend, engine.precision).at(engine.batch)
-        session = implementation.open(engine.folder, engine.spec, None)
-        rows.append(throughput_row(engine, session, device, ceiling, rounds))
-    return rows
+    name: str,
+    backend: str,
+    precision: str,
+    batch: int,
+    ceiling: dict[str, float],
+    eager_ms: float | None,
+    rounds: int,
+) -> dict[str, Any]:
+    """`throughput_row` of an engine on the GPU."""
+    engine = load_engine(name, backend, precision, faces=batch)
+    implementation = backends.get(engine.backend, engine.precision).at(engine.batch)
+    session = implementation.open(engine.folder, engine.spec, None)
+    row = throughput_row(engine, session, "cuda", ceiling, rounds)
+    return row | {"speedup_vs_eager": eager_ms and eager_ms * batch / row["p50_ms"]}
 
 
 def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
@@ -143,6 +150,8 @@ def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
     from engines.export import ExportedEngine
     from engines.weights import load_network
 
+    # Else convolutions would round their factors to ten bits, and fp32 not be what it is compared with.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     bundle = resolve(name)
     module = ExportedEngine(bundle.spec, load_network(bundle)).to(device)
     given = faces_of(bundle.spec, 1)
@@ -153,11 +162,12 @@ def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
 
     ms = 1e3 * seconds(once, device, rounds)
     p50 = float(np.median(ms))
-    return {"engine": name, "p50_ms": p50, "p95_ms": float(np.percentile(ms, 95)), "fps": 1e3 / p50}
+    row = {"engine": name, "backend": "torch, eager", "precision": "fp32", "batch": 1}
+    return row | {"p50_ms": p50, "p95_ms": float(np.percentile(ms, 95)), "fps": 1e3 / p50}
 
 
 def sliding_row(
-    name: str, backend: str, precision: str, feeds: int, eager_ms: float, rounds: int
+    name: str, backend: str, precision: str, feeds: int, eager_ms: float | None, rounds: int
 ) -> dict[str, Any]:
     """One frame of each feed after another, an output for each; `eager_ms`: a full window in PyTorch."""
     engine = load_sliding(name, backend, precision, faces=feeds)
@@ -183,7 +193,7 @@ def sliding_row(
         "p50_ms": p50,
         "p95_ms": float(np.percentile(ms, 95)),
         "fps": 1e3 * feeds / p50,
-        "speedup_vs_eager": eager_ms * feeds / p50,
+        "speedup_vs_eager": eager_ms and eager_ms * feeds / p50,
         "max_abs": engine.parity.max_abs,
         "decisions_changed": engine.parity.decisions_changed,
     }
@@ -211,56 +221,118 @@ def crop_rows(device: str, rounds: int, faces: Sequence[int] = FEEDS) -> Rows:
     return rows
 
 
+class Report:
+    """What has been found so far, written anew after every row: a failure costs no more than itself."""
+
+    def __init__(self, chip: dict[str, Any], path: Path | None) -> None:
+        self.tables: dict[str, Rows] = {"eager": [], "throughput": [], "sliding": [], "crops": []}
+        self.failed: Rows = []
+        self._chip, self._path = chip, path
+
+    def attempt(
+        self, table: str, about: dict[str, Any], measure: Callable[..., dict[str, Any] | Rows], *given: Any
+    ) -> Rows:
+        """What `measure(*given)` finds goes into a table; where it fails, why goes to those that failed."""
+        import torch
+
+        found: Rows = []
+        try:
+            measured = measure(*given)
+            found = measured if isinstance(measured, list) else [measured]
+        except (EngineError, RuntimeError, ImportError) as error:  # among RuntimeErrors: no memory left
+            why = (str(error) or type(error).__name__).splitlines()[0]
+            self.failed.append({"table": table, **about, "why": why})
+        torch.cuda.empty_cache()  # outside of `except`, whose error holds on to what failed
+        self.tables[table] += found
+        if self._path:
+            rows = [row for table in self.tables.values() for row in table]
+            write_json(self._path, [self._chip, *rows, *self.failed])
+        return found
+
+    def print(self) -> None:
+        """All tables, and what failed."""
+        for table in self.tables.values():
+            print_table(table)
+            print()
+        for row in self.failed:
+            *about, why = map(str, row.values())
+            print(f"failed: {', '.join(about)}: {why}")
+
+
+def measure(
+    report: Report,
+    names: Sequence[str],
+    forms: Sequence[tuple[str, str]],
+    batches: Sequence[int],
+    ceiling: dict[str, float],
+    rounds: int,
+) -> None:
+    """All of these engines in these forms (backend and precision) at these batches; and the crops."""
+    for name in names:
+        eager = report.attempt("eager", {"engine": name}, eager_row, name, "cuda", rounds)
+        eager_ms = eager[0]["p50_ms"] if eager else None
+        for form in forms:
+            about = {"engine": name, "backend": form[0], "precision": form[1]}
+            for batch in batches:
+                given = (name, *form, batch, ceiling, eager_ms, rounds)
+                report.attempt("throughput", about | {"batch": batch}, throughput, *given)
+            for feeds in (n for n in FEEDS if n in batches and resolve(name).spec.window > 1):
+                fed = (name, *form, feeds, eager_ms, rounds)
+                report.attempt("sliding", about | {"feeds": feeds}, sliding_row, *fed)
+    report.attempt("crops", {}, crop_rows, "cuda", rounds)
+
+
+def wanted_forms(
+    able: Sequence[str], asked_backends: Sequence[str], asked_precisions: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Backend and precision; all that can run here where none are asked for.
+
+    Raises:
+        UsageError: a backend that cannot, or none that computes in such a precision.
+    """
+    for name in asked_backends:
+        if name not in able:
+            raise UsageError(f"--backend {name}: expected one that computes on this GPU: {' or '.join(able)}")
+    chosen = asked_backends or able
+    found = [(b, p) for b in chosen for p in backends.COMPUTES[b] if p in (asked_precisions or (p,))]
+    if not found:
+        raise UsageError(f"--precision: {' and '.join(chosen)} have no {' or '.join(asked_precisions)}")
+    return found
+
+
 def main(argv: list[str]) -> int:
     """Measure; print, and write with --json.
 
     Raises:
-        UsageError: there is no GPU.
+        UsageError: there is no GPU, or not what is asked for.
+        EngineError: PyTorch cannot use it.
     """
     parser = argparse.ArgumentParser(prog="python -m bench gpu", description=__doc__)
     parser.add_argument("--json", type=Path, metavar="FILE")
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--engine", action="append", metavar="NAME|BUNDLE", help="repeatable (default: all)")
+    parser.add_argument("--backend", action="append", metavar="NAME", help="repeatable (default: all here)")
+    parser.add_argument("--precision", action="append", metavar="NAME", help="repeatable (default: all)")
+    parser.add_argument("--batch", action="append", type=int, metavar="N", help="repeatable; feeds as well")
     arguments = parser.parse_args(argv)
     if arguments.rounds < 1:
         raise UsageError(f"--rounds: expected 1 or more, got {arguments.rounds}")
+    batches = arguments.batch or BATCHES
+    if unknown := sorted(set(batches) - set(BATCHES)):
+        raise UsageError(f"--batch {unknown[0]}: expected {' or '.join(map(str, BATCHES))}")
+    names = arguments.engine or [bundle.spec.name for bundle in list_bundles()]
+    for name in names:
+        resolve(name)
     able = [name for name in backends.able_here() if name in backends.ON_GPU]
     if nvidia_gpu() is None or not able:
         why = "; ".join(filter(None, map(backends.obstacle, backends.ON_GPU)))
         raise UsageError(f"gpu: expected an NVIDIA GPU and a backend for it, got none: {why}")
+    forms = wanted_forms(able, arguments.backend or (), arguments.precision or ())
+    device_here()  # one line where the driver is too old for PyTorch
     ceiling = ceilings("cuda", arguments.rounds)
     products = ", ".join(f"{name} {ceiling[name] / 1e12:.0f}" for name in ceiling if name != "copy")
     print(f"{nvidia_gpu()}: products {products} TFLOP/s, copies {ceiling['copy'] / 1e9:.0f} GB/s")
-    rows: Rows = []
-    eager: Rows = []
-    sliding: Rows = []
-    refused: Rows = []
-    for name in arguments.engine or [bundle.spec.name for bundle in list_bundles()]:
-        eager.append(eager_row(name, "cuda", arguments.rounds))
-        eager_ms = eager[-1]["p50_ms"]
-        for backend in able:
-            for precision in backends.get(backend).precisions:
-                try:
-                    found = throughput(name, backend, precision, ceiling, "cuda", arguments.rounds)
-                    rows += [
-                        row | {"speedup_vs_eager": eager_ms * row["batch"] / row["p50_ms"]} for row in found
-                    ]
-                    if resolve(name).spec.window > 1:
-                        sliding += [
-                            sliding_row(name, backend, precision, feeds, eager_ms, arguments.rounds)
-                            for feeds in FEEDS
-                        ]
-                except EngineError as error:
-                    refused.append(
-                        {"engine": name, "backend": backend, "precision": precision, "why": str(error)}
-                    )
-    crops = crop_rows("cuda", arguments.rounds)
-    for table in (eager, rows, sliding, crops):
-        print_table(table)
-        print()
-    for row in refused:
-        print(f"not built: {row['engine']}, {row['backend']}, {row['precision']}: {row['why']}")
-    if arguments.json:
-        chip = {"what": str(nvidia_gpu()), **ceiling}
-        write_json(arguments.json, [chip, *rows, *sliding, *crops, *refused])
+    report = Report({"what": str(nvidia_gpu()), **ceiling}, arguments.json)
+    measure(report, names, forms, batches, ceiling, arguments.rounds)
+    report.print()
     return 0

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import OutputError
+from pipeline.whole import write_whole
 
 
 def interleaved_microseconds(
@@ -57,6 +57,8 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -67,10 +69,7 @@ def write_json(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         OutputError: the file cannot be written.
     """
     report = {"machine": machine(), "commit": commit(), "rows": list(rows)}
-    try:
-        path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: cannot be written ({error.strerror}); choose another place") from error
+    write_whole(path, (json.dumps(report, indent=1) + "\n").encode())
 
 
 def machine() -> str:

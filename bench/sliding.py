@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from bench.report import interleaved_microseconds, print_table, write_json
+from engines.backends.openvino import core
 from engines.crew import usable_cores
 from engines.runtime import load_engine
 from engines.sliding import SlidingEngine, load_sliding
@@ -62,7 +63,7 @@ def openvino_step(name: str, windows: int) -> Callable[[], Any]:
             Step(), example_input=tuple(inputs), input=[tuple(i.shape) for i in inputs]
         )
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = openvino.Core().compile_model(model, "CPU", options).create_infer_request()
+    request = core().compile_model(model, "CPU", options).create_infer_request()
     arrays = [i.numpy() for i in inputs]
     return lambda: request.infer(arrays, share_inputs=True, share_outputs=True)
 

@@ -21,8 +21,13 @@ import numpy as np
 
 from bench.processes import cpu_seconds, memory_mb, processes_of
 from bench.report import print_table, write_json
+from engines import backends, int8
+from engines.bundle import resolve
 from pipeline.errors import RunError
 
+ENGINES = ("cednn", "cednn,satnet")
+NAIVE_KNOWS = {"cednn", "satnet"}
+"""Beside other engines the naive program is left out."""
 _ROOT = Path(__file__).parents[1]
 _SAMPLE_SECONDS = 0.05
 
@@ -58,17 +63,27 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--hop", type=int, default=4)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument(
+        "--engines",
+        action="append",
+        metavar="NAME[,NAME]",
+        help=f"of one run; repeatable (default: {' and '.join(ENGINES)})",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
+    runs = arguments.engines or ENGINES
+    for engines in runs:
+        check(engines, arguments.precision)
     rows: list[dict[str, Any]] = []
-    for engines in ("cednn", "cednn,satnet"):
+    for engines in runs:
         common = (arguments.source, engines, arguments.hop, arguments.frames)
         ours = [_ours(*common, arguments.precision, inline=False)]  # warms the cache; counts for nothing
         naive: list[Measured] = []
         inline: list[Measured] = []
         ours.clear()
         for _ in range(arguments.rounds):
-            naive.append(_naive(*common))
+            if set(engines.split(",")) <= NAIVE_KNOWS:
+                naive.append(_naive(*common))
             ours.append(_ours(*common, arguments.precision, inline=False))
             inline.append(_ours(*common, arguments.precision, inline=True))
         rows += _rows(engines, arguments, naive, inline, ours)
@@ -78,6 +93,19 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         write_json(arguments.json, rows)
     return 0
+
+
+def check(engines: str, precision: str) -> None:
+    """Whether runs can be had, before any is measured.
+
+    Raises:
+        UsageError: no such engine, or a precision that nothing here has.
+        EngineError: no INT8 form of an engine.
+    """
+    backends.choose("auto", precision)
+    for bundle in map(resolve, engines.split(",")):
+        if precision == "int8":
+            int8.load(bundle)
 
 
 def _rows(
@@ -95,11 +123,12 @@ def _rows(
             "precision": arguments.precision if name != "naive" else "fp32",
             "hop": arguments.hop,
             "fps": float(np.median([run.fps for run in runs])),
-            "faster_than_naive": float(np.median([run.fps for run in runs] / base)),
+            "faster_than_naive": float(np.median([run.fps for run in runs] / base)) if naive else None,
             "peak_mb": round(max(sum(p.peak_mb for p in run.processes.values()) for run in runs)),
             "first_result_s": float(np.median([run.first_result_seconds or np.nan for run in runs])),
         }
         for name, runs in (("naive", naive), ("austream --inline", inline), ("austream", ours))
+        if runs
     ]
 
 

@@ -19,6 +19,7 @@ from engines import backends
 from engines.backends import BACKENDS, PRECISIONS
 from engines.bundle import Bundle, list_bundles, resolve
 from engines.runtime import Engine, load_engine, log_to_stderr
+from engines.sliding import SlidingEngine, load_sliding
 from pipeline.errors import AustreamError, EngineError, OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def _params_table(network: str, figures: Sequence[Figures]) -> str:
 def command_build(args: argparse.Namespace) -> Rows:
     """Compile, or find compiled; or write an ONNX file."""
     if args.backend == ONNX_FILE:
+        if args.calibrate or args.ship:
+            raise UsageError(f"--calibrate, --ship: are for INT8, which --backend {ONNX_FILE} does not write")
         return _write_onnx(args)
     if args.out is not None:
         raise UsageError(f"--out: expected --backend {ONNX_FILE} beside it; others are kept in the cache")
@@ -117,17 +120,23 @@ def command_build(args: argparse.Namespace) -> Rows:
         raise UsageError("--ship: keeps what --calibrate makes; give it videos or a folder of samples")
     if args.calibrate:
         _calibrate(args)
-    engine = load_engine(args.bundle, args.backend, args.precision)
-    print(
-        f"{engine.spec.name}: {engine.backend} ({engine.reason}), {engine.precision}, {engine.spec.trained}"
-    )
-    against = "float32" if engine.precision == "int8" else "PyTorch eager"
-    print(f"parity with {against}: {engine.parity}")
-    print(engine.folder)
-    return [
-        {"engine": engine.spec.name, "backend": engine.backend, "precision": engine.precision}
-        | {"folder": str(engine.folder), "parity": asdict(engine.parity)}
-    ]
+    rows: Rows = []
+    # Runs compute a temporal engine in parts; its whole window stands in where those are refused.
+    loaders: dict[str, Callable[..., Engine | SlidingEngine]] = {"whole": load_engine}
+    if resolve(args.bundle).spec.window > 1:
+        loaders["sliding"] = load_sliding
+    for form, load in loaders.items():
+        engine = load(args.bundle, args.backend, args.precision)
+        name = engine.spec.name if form == "whole" else f"{engine.spec.name}, {form}"
+        print(f"{name}: {engine.backend} ({engine.reason}), {engine.precision}, {engine.spec.trained}")
+        against = "float32" if engine.precision == "int8" else "PyTorch eager"
+        print(f"parity with {against}: {engine.parity}")
+        print(engine.folder)
+        rows.append(
+            {"engine": engine.spec.name, "form": form, "backend": engine.backend}
+            | {"precision": engine.precision, "folder": str(engine.folder), "parity": asdict(engine.parity)}
+        )
+    return rows
 
 
 def _write_onnx(args: argparse.Namespace) -> Rows:
@@ -155,12 +164,8 @@ def _calibrate(args: argparse.Namespace) -> None:
 
     if args.precision != "int8":
         raise UsageError(f"--calibrate: is for --precision int8, got {args.precision}")
+    backends.choose(args.backend, "int8")  # refuses one without INT8 now, not after a calibration
     bundle = resolve(args.bundle)
-    if args.backend == "tensorrt":
-        faces = gather(bundle.spec, args.calibrate)
-        tensorrt: Any = backends.get("tensorrt", "int8")
-        tensorrt.calibration = [faces.items[i] for i in np.flatnonzero(faces.calibrates)]
-        return
     found = quantise(bundle, gather(bundle.spec, args.calibrate), log_to_stderr)
     path = bundle.folder / int8.INT8_FILE if args.ship else int8.own_path(bundle)
     int8.write(path, found)

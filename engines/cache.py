@@ -21,8 +21,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from engines.backends import BACKENDS, ON_GPU, installed_version
 from engines.bundle import SPEC_FILE, Bundle
 from engines.gpu import nvidia_gpu
@@ -42,7 +40,7 @@ _BACKEND_SOURCES = {
     "tensorrt": ("backends/fixed.py",),
 }
 """What a backend's files are made by, beside its own module."""
-_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13", "nvidia-modelopt")
+_TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,12 @@ class Parity:
     """99th percentile of the differences, which INT8 is held to."""
     note: str = ""
     """Of INT8: where it comes from, on which faces it was compared, and what stayed in floating point."""
+
+    def __post_init__(self) -> None:
+        numbers = [self.max_abs, self.mean_abs, self.decisions_changed, self.decisions, self.tolerance]
+        numbers += [] if self.p99_abs is None else [self.p99_abs]
+        if not all(type(number) in (int, float) and number >= 0 for number in numbers):
+            raise ValueError(f"parity: expected numbers from 0 up, got {numbers}")
 
     @property
     def holds(self) -> bool:
@@ -95,7 +99,11 @@ class _Damaged(Exception):
 
 def cache_folder() -> Path:
     """Where compiled engines lie; AUSTREAM_CACHE_DIR goes before the user's cache folder."""
-    root = os.environ.get("AUSTREAM_CACHE_DIR") or platformdirs.user_cache_dir("austream")
+    root = os.environ.get("AUSTREAM_CACHE_DIR")
+    if not root:
+        import platformdirs  # a machine lent for measuring on need not have it
+
+        root = platformdirs.user_cache_dir("austream")
     return Path(root) / "engines"
 
 
@@ -178,7 +186,7 @@ def _read(folder: Path, key: str) -> Entry:
         return Entry(folder, Parity(**entry["parity"]), built=False)
     except OSError as error:
         raise _Damaged(f"{Path(error.filename or folder).name}: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _Damaged(f"{ENTRY_FILE} cannot be read") from None
 
 

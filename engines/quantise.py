@@ -28,15 +28,11 @@ from engines.build import parity_inputs
 from engines.bundle import Bundle
 from engines.cache import Log, Parity
 from engines.export import ExportedEngine
-from engines.int8 import GraphInt8, Int8
+from engines.int8 import TOLERANCE, GraphInt8, Int8, tolerance_of
 from engines.int8_graph import WEIGHTED, extract, name_operations, weight_ports
 from engines.weights import load_network
 from pipeline.errors import EngineError, UsageError
 
-TOLERANCE = 0.05
-"""What the 99th percentile of the differences to float32 may be on the judging faces."""
-UNTRAINED_TOLERANCE = 0.5
-"""The same of random weights, whose probabilities follow noise; all their layers go to INT8, for speed."""
 AUC_TOLERANCE = 0.005
 """What AUC may change by."""
 AIM = 0.025
@@ -100,7 +96,7 @@ def quantise(bundle: Bundle, faces: Faces, log: Log) -> Int8:
             f"{len(judging)} {'windows' if spec.window > 1 else 'faces'}; give longer videos or more of them"
         )
     untrained = bundle.random_seed is not None
-    aim, tolerance = (1.0, UNTRAINED_TOLERANCE) if untrained else (AIM, TOLERANCE)
+    aim, tolerance = 1.0 if untrained else AIM, tolerance_of(bundle)
     backend: Any = get("openvino", "int8")
     engine = ExportedEngine(spec, load_network(bundle))
     with tempfile.TemporaryDirectory(prefix="austream-int8-") as place:

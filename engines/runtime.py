@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from engines import backends, cache
-from engines.backends.base import Session
+from engines import backends, cache, int8
+from engines.backends.base import Backend, Session
 from engines.batching import GatheringSession, fitting
-from engines.bundle import resolve
+from engines.bundle import Bundle, resolve
 from engines.cache import Entry, Log, Parity
 from engines.spec import EngineSpec
 from pipeline.errors import UsageError
@@ -21,6 +21,18 @@ MAX_LEVEL = 5
 def log_to_stderr(message: str) -> None:
     """Where progress goes by default."""
     print(message, file=sys.stderr, flush=True)
+
+
+def pick(bundle: Bundle, backend: str, precision: str, faces: int) -> tuple[Backend, str, str]:
+    """The backend for what `load_engine` is asked for, at the batch of so many faces; precision; and why.
+
+    Raises:
+        UsageError, EngineError: as `backends.choose` and `backends.get`.
+    """
+    chosen, reason = backends.choose(backend, precision)
+    precision, why = backends.choose_precision(chosen, precision, int8.find(bundle) is not None)
+    found = backends.get(chosen, precision)
+    return found.at(fitting(found.batches, faces)), precision, f"{reason}; {why}"
 
 
 class Engine:
@@ -131,10 +143,8 @@ def load_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"threads: expected 1 or more, got {threads}")
     bundle = resolve(name_or_path)
-    chosen, reason = backends.choose(backend)
-    precision, why = backends.choose_precision(chosen, precision)
-    implementation = backends.get(chosen, precision)
-    implementation = implementation.at(fitting(implementation.batches, faces))
+    implementation, precision, reason = pick(bundle, backend, precision, faces)
+    chosen, batch = implementation.name, implementation.batch
     bundle.verify()
 
     def compile_into(folder: Path) -> Parity:
@@ -143,9 +153,10 @@ def load_engine(
 
         return build(bundle, implementation, precision, folder)
 
-    batch = implementation.batch
     entry = cache.entry(bundle, chosen, precision, compile_into, log, batch=batch)
+    if entry.built:
+        log(f"{bundle.spec.name} ({chosen}, {precision}): {entry.parity}")
     session = implementation.open(entry.folder, bundle.spec, threads, lanes)
     if batch > 1:
         session = GatheringSession(session.run, batch)
-    return Engine(bundle.spec, session, chosen, precision, f"{reason}; {why}", entry, batch)
+    return Engine(bundle.spec, session, chosen, precision, reason, entry, batch)

@@ -18,12 +18,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from engines import backends, cache
+from engines import cache
 from engines.backends.base import ManyAtOnce, SlidingSession
-from engines.batching import fitting
 from engines.bundle import resolve
 from engines.cache import Entry, Log, Parity
-from engines.runtime import log_to_stderr
+from engines.runtime import log_to_stderr, pick
 from engines.spec import EngineSpec
 from pipeline.errors import UsageError
 
@@ -224,10 +223,8 @@ def load_sliding(
     bundle = resolve(name_or_path)
     if bundle.spec.window == 1:
         raise UsageError(f"{bundle.spec.name}: expected a temporal engine, this one looks at single frames")
-    chosen, reason = backends.choose(backend)
-    precision, why = backends.choose_precision(chosen, precision)
-    implementation = backends.get(chosen, precision)
-    implementation = implementation.at(fitting(implementation.batches, faces))
+    implementation, precision, reason = pick(bundle, backend, precision, faces)
+    chosen, batch = implementation.name, implementation.batch
     bundle.verify()
 
     def compile_into(folder: Path) -> Parity:
@@ -236,7 +233,8 @@ def load_sliding(
 
         return build_sliding(bundle, implementation, precision, folder)
 
-    batch = implementation.batch
     entry = cache.entry(bundle, chosen, precision, compile_into, log, form="sliding", batch=batch)
+    if entry.built:
+        log(f"{bundle.spec.name}, sliding ({chosen}, {precision}): {entry.parity}")
     session = implementation.open_sliding(entry.folder, bundle.spec, threads, lanes)
-    return SlidingEngine(bundle.spec, session, chosen, precision, f"{reason}; {why}", entry, batch)
+    return SlidingEngine(bundle.spec, session, chosen, precision, reason, entry, batch)

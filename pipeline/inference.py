@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from engines.backends import ON_GPU
+from engines.gpu import nvidia_gpu
 from engines.runtime import Engine, load_engine
 from engines.sliding import Advance, SlidingEngine, Track, load_sliding
 from engines.spec import EngineSpec
 from pipeline import align
+from pipeline.address import LIVE_SCHEMES, scheme_of
 from pipeline.config import RunConfig
 from pipeline.errors import EngineError
 from pipeline.messages import AUResult, FaceCrop, Ledger, Stamp, WindowInfo
+from pipeline.streams import IN_INFER
 from pipeline.windows import FaceWindow, spacing
 
 CPU_HOP, GPU_HOP = 4, 1
@@ -41,6 +44,7 @@ def _load(name: str, config: RunConfig, log: Callable[[str], None], lanes: int) 
 
     faces = config.max_faces
     if resolve(name).spec.window == 1:
+        faces *= feeds_in_work(config)
         return load_engine(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
     try:
         return load_sliding(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
@@ -51,10 +55,21 @@ def _load(name: str, config: RunConfig, log: Callable[[str], None], lanes: int) 
         return load_engine(name, config.backend, config.precision, log=log, lanes=lanes, faces=faces)
 
 
+def feeds_in_work(config: RunConfig) -> int:
+    """Of how many feeds frames can be at the engines at a time, for whose faces a GPU's batch has room.
+
+    Live ones come side by side, but no more than `IN_INFER` frames are in work. A temporal engine's windows
+    go on feed by feed, so its batch is for one.
+    """
+    live = sum(scheme_of(uri) in LIVE_SCHEMES for uri in config.source) + len(config.camera)
+    return min(max(live, 1), IN_INFER)
+
+
 def auto_hop(temporal_backends: Iterable[str]) -> int:
-    """The hop where none is asked for, by the backends of the engines that have one."""
+    """The hop where none is asked for, by the backends of the engines that have one. Inductor computes on a
+    GPU where there is one, else on the CPU."""
     backends = set(temporal_backends)
-    return GPU_HOP if backends and backends <= set(ON_GPU) else CPU_HOP
+    return GPU_HOP if backends and backends <= set(ON_GPU) and nvidia_gpu() else CPU_HOP
 
 
 @dataclass

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from engines.backends.base import Backend, Session, SlidingSession
 from engines.batching import Batcher, in_batches
 from engines.export import ExportedEngine, Mixed
+from engines.gpu import nvidia_gpu
 from engines.spec import EngineSpec
 from pipeline.errors import EngineError
 
@@ -35,8 +36,19 @@ Call = Callable[..., Tensor]
 
 
 def device_here() -> str:
-    """`cuda` where PyTorch can use a GPU, else `cpu`."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    """`cuda` where PyTorch can use a GPU; `cpu` where there is none.
+
+    Raises:
+        EngineError: there is one that PyTorch cannot use; on a CPU it would not be what was asked for.
+    """
+    if torch.cuda.is_available():
+        return "cuda"
+    if (gpu := nvidia_gpu()) is not None:
+        raise EngineError(
+            f"PyTorch {torch.__version__} cannot use the GPU {gpu}: renew its driver, install a PyTorch for "
+            "that CUDA, or choose --backend openvino"
+        )
+    return "cpu"
 
 
 def empty_inputs(shapes: Shapes, device: str) -> dict[str, Tensor]:

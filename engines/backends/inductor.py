@@ -3,7 +3,6 @@ CPU, where OpenVINO is faster. Wants a C++ compiler to build, PyTorch to run."""
 
 from __future__ import annotations
 
-import os
 import shutil
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from engines.backends import COMPUTES, compiler
 from engines.backends.fixed import Call, FixedBackend, Shapes, empty_inputs, mixed
 from pipeline.errors import EngineError
 
@@ -19,15 +19,14 @@ class InductorBackend(FixedBackend):
     """float32 throughout, or convolutions and products in `bf16` or `fp16` as autocast decides."""
 
     name = "inductor"
-    precisions = ("fp32", "bf16", "fp16")
+    precisions = COMPUTES[name]
     suffix = ".pt2"
 
     def compile(self, module: nn.Module, shapes: Shapes, precision: str, device: str, path: Path) -> None:
         """See `FixedBackend`."""
-        compiler = os.environ.get("CXX", "g++")
-        if shutil.which(compiler) is None:
+        if shutil.which(compiler()) is None:
             raise EngineError(
-                f"backend inductor builds with a C++ compiler, {compiler} is missing; install it or set CXX"
+                f"backend inductor builds with a C++ compiler, {compiler()} is missing; install it or set CXX"
             )
         # Halves of the weights are made once, when the package is loaded.
         options = {"aot_inductor.use_runtime_constant_folding": precision != "fp32"}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
+from engines.backends import COMPUTES
 from engines.backends.base import Backend, Session, SlidingSession
 from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
@@ -73,7 +74,7 @@ class OnnxRuntimeBackend(Backend):
     """float32 arithmetic; `fp16` stores the weights in half the space and computes in float32 as well."""
 
     name = "onnxruntime"
-    precisions = ("fp32", "fp16")
+    precisions = COMPUTES[name]
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Writes the file that `engines build --backend onnx` hands out."""

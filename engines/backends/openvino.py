@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import openvino
 
+from engines.backends import COMPUTES
 from engines.backends.base import Backend, InParts, Session, SlidingSession
 from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
@@ -73,7 +74,7 @@ class OpenVINOBackend(Backend):
     rounds what `engines.int8` names, and a temporal engine's recurrence stays in float32."""
 
     name = "openvino"
-    precisions = ("fp32", "fp16", "int8")
+    precisions = COMPUTES[name]
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
@@ -160,7 +161,7 @@ def _traced(module: nn.Module, inputs: Shapes) -> Any:
 
 
 @cache
-def _core() -> Any:
+def core() -> Any:
     """One for the process, for ever.
 
     Each Core gives the thread that makes it another stack for signal handlers and takes it away when it dies,
@@ -173,11 +174,11 @@ def _core() -> Any:
 @contextmanager
 def one_core() -> Iterator[None]:
     """Whoever makes a Core meanwhile gets the process's one: NNCF makes several and lets them die."""
-    _core()
+    core()
     places = (openvino, openvino._ov_api)  # `openvino.Core()` and `openvino.compile_model()`
     made_by_others = openvino.Core
     for place in places:
-        place.Core = _core
+        place.Core = core
     try:
         yield
     finally:
@@ -197,7 +198,7 @@ def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:
-        return Requests(_core().compile_model(path, "CPU", options), lanes)
+        return Requests(core().compile_model(path, "CPU", options), lanes)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineError(f"{path.parent}: OpenVINO cannot load the compiled engine: {reason}") from None

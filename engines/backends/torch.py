@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from engines.backends import COMPUTES
 from engines.backends.base import Backend, Session, SlidingSession
 from engines.export import ExportedEngine
 from engines.spec import EngineSpec
@@ -71,7 +72,7 @@ class TorchBackend(Backend):
     """float32 on the CPU."""
 
     name = "torch"
-    precisions = ("fp32",)
+    precisions = COMPUTES[name]
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:  # noqa: ARG002
         """Keeps the weights, so that random ones are drawn once."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,12 +15,15 @@ import torch
 from bench import engine, gpu
 from bench.__main__ import main
 from bench.gpu_faces import level_maps, warp_faces
+from engines import int8
 from engines.backends.fixed import Fixed, FixedSession
 from engines.bundle import resolve
 from engines.cache import Parity
 from engines.figures import delta_figures
+from engines.gpu import GPU
 from pipeline import mesh
 from pipeline.diffmap import level_map
+from pipeline.errors import EngineError, UsageError
 
 
 def test_rows_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -37,8 +41,28 @@ def test_rows_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
         assert row["fps"] == pytest.approx(1e3 / row["p50_ms"])
         assert min(row["build_seconds"], row["start_seconds"], row["speedup_vs_eager"]) > 0
         assert row["weight_bytes"] == pytest.approx(4 * delta_figures()[0].parameters, rel=0.1)
+    assert {row["p99_abs"] for row in rows.values()} == {None}  # INT8's alone
     assert rows["torch"]["max_abs"] == 0 < rows["openvino"]["max_abs"] < 1e-4
     assert "speedup_vs_eager" in capsys.readouterr().out
+
+
+def test_its_cache_is_empty_but_for_ones_own_int8_forms(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AUSTREAM_CACHE_DIR", str(tmp_path))
+    with engine.own_cache():
+        assert not int8.own_folder().exists()  # the user has none
+    cednn = resolve("cednn")
+    kept = int8.own_path(cednn)
+    kept.parent.mkdir(parents=True)
+    kept.write_text("calibrated here")
+    with engine.own_cache():
+        found = int8.find(cednn)
+        assert found is not None
+        assert found != kept
+        assert found.read_text() == "calibrated here"
+        found.unlink()
+    assert int8.find(cednn) == kept
 
 
 def test_precisions_are_whatever_the_backends_have() -> None:
@@ -54,6 +78,8 @@ def test_precisions_are_whatever_the_backends_have() -> None:
         ["engine", "--engine", "nobody"],
         ["engine", "--backend", "torch", "--precision", "fp16"],
         ["gpu", "--rounds", "0"],
+        ["gpu", "--batch", "7"],
+        ["gpu", "--engine", "nobody"],
     ],
 )
 def test_mistakes_are_one_line(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,6 +129,77 @@ def test_a_row_of_throughput(tmp_path: Path) -> None:
     assert row["share_of_products"] == pytest.approx(row["device_fps"] * gpu.operations(spec) / 1e15)
     read = 10**6 + sum(array.nbytes for array in gpu.faces_of(spec, 8).values())
     assert row["share_of_copies"] == pytest.approx(row["device_fps"] / 8 * read / 1e12)
+
+
+def test_what_fails_costs_no_more_than_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No memory is left at batch 32, a precision is refused; what follows is measured."""
+    path = tmp_path / "gpu.json"
+    seen: list[int] = []
+
+    def throughput(name: str, *form: object) -> dict[str, object]:
+        _, precision, batch, *_ = form
+        if path.exists():
+            seen.append(len(json.loads(path.read_text())["rows"]))
+        if precision == "bf16":
+            raise EngineError("bf16 is refused with figures")
+        if batch == 32:
+            raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
+        return {"engine": name, "batch": batch, "p50_ms": 1.0}
+
+    monkeypatch.setattr(gpu, "eager_row", lambda name, *_: {"engine": name, "p50_ms": 50.0})
+    monkeypatch.setattr(gpu, "throughput", throughput)
+    monkeypatch.setattr(gpu, "sliding_row", lambda *form: {"feeds": form[3], "eager_ms": form[4]})
+    monkeypatch.setattr(gpu, "crop_rows", lambda *_: [{"what": "alignment"}])
+    report = gpu.Report({"what": "a chip"}, path)
+    gpu.measure(report, ["satnet"], [("inductor", "bf16"), ("inductor", "fp16")], [8, 32, 128], {}, 1)
+    rows = json.loads(path.read_text())["rows"]
+    assert rows[:2] == [{"what": "a chip"}, {"engine": "satnet", "p50_ms": 50.0}]
+    assert [row["batch"] for row in report.tables["throughput"]] == [8, 128]
+    assert report.tables["sliding"] == [{"feeds": n, "eager_ms": 50.0} for n in (8, 32)] * 2
+    assert rows[-4:] == report.failed
+    assert [(row["precision"], row["batch"]) for row in report.failed] == [
+        ("bf16", 8), ("bf16", 32), ("bf16", 128), ("fp16", 32),
+    ]  # fmt: skip
+    assert rows[-1]["why"] == "CUDA out of memory."
+    assert seen == sorted(set(seen))  # every row was on disk before the next was measured
+    report.print()
+    assert "failed: throughput, satnet, inductor, fp16, 32: CUDA out of memory." in capsys.readouterr().out
+
+
+def test_forms_on_a_gpu() -> None:
+    able = ["tensorrt", "inductor"]
+    assert ("inductor", "bf16") in gpu.wanted_forms(able, (), ())
+    assert gpu.wanted_forms(able, ("inductor",), ("fp32",)) == [("inductor", "fp32")]
+    with pytest.raises(UsageError, match="--backend openvino: expected one that computes on this GPU"):
+        gpu.wanted_forms(able, ("openvino",), ())
+    with pytest.raises(UsageError, match="tensorrt and inductor have no int8"):
+        gpu.wanted_forms(able, (), ("int8",))
+
+
+def test_a_gpu_that_pytorch_cannot_use_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    h100 = GPU("NVIDIA H100", "9.0", "12.2")
+    for module in ("bench.gpu", "engines.backends", "engines.backends.fixed"):
+        monkeypatch.setattr(f"{module}.nvidia_gpu", lambda: h100)
+    monkeypatch.setattr("engines.backends.installed_version", lambda p: {"torch": "2.13.0"}.get(p))
+    monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["gpu", "--rounds", "1"]) == 1
+    error = capsys.readouterr().err
+    assert "cannot use the GPU NVIDIA H100" in error
+    assert error.count("\n") == 1
+
+
+def test_eager_is_float32_throughout() -> None:
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    row = gpu.eager_row("delta", "cpu", 1)
+    assert (row["precision"], row["batch"]) == ("fp32", 1)
+    assert row["fps"] == pytest.approx(1e3 / row["p50_ms"])
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_the_level_map_in_torch_is_the_kernels(rng: np.random.Generator) -> None:

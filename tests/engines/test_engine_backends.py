@@ -23,11 +23,12 @@ from torch import Tensor
 from engines import onnx_file
 from engines.__main__ import main
 from engines.backends import get
-from engines.backends.fixed import Fixed, FixedSlidingSession, sliding_parts
+from engines.backends.fixed import Fixed, FixedSlidingSession, empty_inputs, mixed, sliding_parts
 from engines.build import build, compare, parity_inputs
 from engines.bundle import Bundle, resolve
 from engines.cache import Parity
 from engines.export import ExportedEngine, Mixed
+from engines.gpu import GPU
 from engines.networks import build_network
 from engines.runtime import Engine, load_engine
 from engines.sliding import SlidingEngine, load_sliding
@@ -279,6 +280,20 @@ def test_an_engine_for_a_gpu_that_went_away(tmp_path: Path, landmarks_alone: Bun
         get("inductor").open(tmp_path, landmarks_alone.spec, None)
 
 
+def test_a_gpu_that_pytorch_cannot_use_is_said_and_no_cpu_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, landmarks_alone: Bundle
+) -> None:
+    """A driver older than PyTorch's CUDA: the driver names the GPU, PyTorch sees none."""
+    monkeypatch.setattr("engines.backends.fixed.nvidia_gpu", lambda: GPU("NVIDIA H100", "9.0", "12.2"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(
+        EngineError, match=r"cannot use the GPU NVIDIA H100.*CUDA 12.2.*--backend openvino"
+    ) as error:
+        build(landmarks_alone, get("inductor"), "fp32", tmp_path)
+    assert "\n" not in str(error.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_batches_are_fixed() -> None:
     assert get("inductor").at(32).batch == 32
     assert get("inductor").batch == 1
@@ -314,10 +329,28 @@ def test_tensorrt_is_the_network(name: str, precision: str) -> None:
     np.testing.assert_allclose(engine.run(**several), engine.run(**inputs).repeat(3, 0), atol=1e-4)
 
 
-def test_int8_without_calibration_is_refused(tmp_path: Path) -> None:
-    tensorrt_or_skip()
-    with pytest.raises(EngineError, match="int8 needs calibration crops"):
-        build(resolve("delta"), get("tensorrt", "int8"), "int8", tmp_path)
+def test_tensorrt_has_no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rather than one that shows the figures of OpenVINO's."""
+    monkeypatch.setattr("engines.backends.obstacle", lambda *_: None)
+    monkeypatch.setattr("engines.backends.installed_version", lambda _: "2.13.0")
+    with pytest.raises(UsageError, match="backend tensorrt computes in fp32 or fp16, got --precision int8"):
+        load_engine("delta", "tensorrt", "int8")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_graphs_inputs_keep_the_names_that_tensorrt_binds_them_by(
+    landmarks_alone: Bundle, precision: str
+) -> None:
+    """Torch-TensorRT 2.13 and 2.14 call inputs as the graph's placeholders, and results output0, output1, …
+    (`TRTInterpreter.placeholder`, `.output`); `tensorrt.load` hands them over in this order."""
+    engine = ExportedEngine(landmarks_alone.spec, load_network(landmarks_alone))
+    inputs = empty_inputs(landmarks_alone.spec.inputs(2), "cpu")
+    with torch.no_grad():
+        program = torch.export.export(mixed(engine, precision, "cpu"), (), inputs, strict=False)
+    graph = program.run_decompositions().module().graph
+    assert [node.target for node in graph.nodes if node.op == "placeholder"] == list(inputs)
+    [output] = [node for node in graph.nodes if node.op == "output"]
+    assert len(output.args[0]) == 1
 
 
 # One sweep.
@@ -350,6 +383,13 @@ def test_every_network_on_every_backend(name: str, backend: str, precision: str)
     assert precision != "fp32" or engine.parity.decisions_changed == 0
     entry: Mapping[str, Any] = json.loads((engine.folder / "entry.json").read_text())
     assert Parity(**entry["parity"]) == engine.parity
+    if backend == "onnxruntime":  # its file, with two faces in one batch
+        some = [inputs for _, inputs in parity_inputs(engine.spec)][1:3]
+        both = {key: np.concatenate([one[key] for one in some]) for key in some[0]}
+        [together] = onnxruntime.InferenceSession(engine.folder / "model.onnx").run(None, both)
+        alone = np.concatenate([engine.run(**one) for one in some])
+        assert np.ptp(alone, axis=0).max() > 0
+        np.testing.assert_allclose(together, alone, rtol=0, atol=engine.parity.tolerance)
     if engine.spec.window == 1:
         eager = load_engine(name, "torch", log=lambda _: None)
         assert (

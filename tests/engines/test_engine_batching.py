@@ -93,6 +93,16 @@ def test_an_error_reaches_all_who_asked_and_the_next_are_served() -> None:
     assert batcher.ask({"crops": np.array([5])}) == 5
 
 
+def test_too_few_results_are_an_error_for_all_who_asked() -> None:
+    """Not a wait for ever for those without one."""
+    batcher = Batcher(lambda inputs: inputs["crops"][:1], 2, wait_seconds=60)
+    with ThreadPoolExecutor(2) as pool:
+        asked = [pool.submit(batcher.ask, {"crops": np.array([n])}) for n in (3, 4)]
+        for answer in asked:
+            with pytest.raises(ValueError, match="expected results of 2 faces, got 1"):
+                answer.result(timeout=60)
+
+
 def test_inputs_that_do_not_go_together_reach_who_asked() -> None:
     batcher = Batcher(Squares(), 1)
     with pytest.raises(ValueError, match="zero-dimensional"):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -69,7 +70,10 @@ def edit_entry(folder: Path, **changes: object) -> None:
         (lambda f: (f / "entry.json").unlink(), "entry.json: No such file"),
         (lambda f: (f / "entry.json").write_text("{"), "entry.json cannot be read"),
         (lambda f: (f / "entry.json").write_text("[]"), "entry.json cannot be read"),
+        (lambda f: (f / "entry.json").write_text("[" * 200_000), "entry.json cannot be read"),
         (lambda f: edit_entry(f, parity={}), "entry.json cannot be read"),
+        (lambda f: edit_entry(f, parity=asdict(PARITY) | {"max_abs": "x"}), "entry.json cannot be read"),
+        (lambda f: edit_entry(f, parity=asdict(PARITY) | {"p99_abs": float("nan")}), "cannot be read"),
         (lambda f: edit_entry(f, key="0"), "another engine"),
         (lambda f: edit_entry(f, schema=cache.SCHEMA + 1), "another engine"),
         (become_a_file, "Not a directory"),
@@ -133,7 +137,7 @@ def test_an_unwritable_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_the_users_cache_folder_is_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("AUSTREAM_CACHE_DIR")
-    monkeypatch.setattr(cache.platformdirs, "user_cache_dir", lambda name: str(tmp_path / name))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: str(tmp_path / name))
     assert cache.cache_folder() == tmp_path / "austream" / "engines"
 
 

@@ -80,6 +80,20 @@ def test_build_parity_profile(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert all(0 < row["p50_ms"] <= row["p95_ms"] for row in rows)
 
 
+@pytest.mark.usefixtures("satnet_openvino")
+def test_a_temporal_engine_is_built_whole_and_in_parts(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    assert main(["build", "satnet", "--backend", "openvino", "--json", str(tmp_path / "rows.json")]) == 0
+    out = capsys.readouterr().out
+    assert out.count("parity with PyTorch eager: max") == 2
+    assert "satnet, sliding: openvino" in out
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert [row["form"] for row in rows] == ["whole", "sliding"]
+    assert rows[0]["folder"] != rows[1]["folder"]
+    assert [row["parity"]["tolerance"] for row in rows] == [1e-4, 1e-5]
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -19,8 +19,7 @@ from engines.build import INT8_AGREES, build, parity_inputs
 from engines.bundle import BUNDLED, Bundle, read_bundle, resolve
 from engines.cache import Parity
 from engines.export import ExportedEngine
-from engines.int8 import GraphInt8, Int8, Rounding
-from engines.quantise import TOLERANCE
+from engines.int8 import ANSWERS, TOLERANCE, GraphInt8, Int8, Rounding
 from engines.runtime import Engine, load_engine
 from engines.spec import EngineSpec
 from engines.weights import load_network
@@ -40,7 +39,7 @@ def made_up(bundle: Bundle) -> Int8:
         (("a/Convolution", 1),),
         ("c/GroupConvolution",),
     )
-    expected = np.random.default_rng(0).random((5, len(bundle.spec.aus)), np.float32)
+    expected = np.random.default_rng(0).random((ANSWERS, len(bundle.spec.aus)), np.float32)
     return Int8(bundle.weights_id, {"frame": graph, "head": graph}, JUDGED, expected, {"nncf": "0"})
 
 
@@ -104,7 +103,11 @@ def first_rounding(fields: dict[str, Any]) -> list[Any]:
         (edited(lambda f: f.pop("graphs")), "damaged, no INT8 form .no 'graphs'"),
         (edited(lambda f: f.update(graphs={})), "damaged"),
         (edited(lambda f: f.update(expected=[[0.5]])), "damaged"),
+        (lambda p: p.write_text("[" * 200_000), "damaged, no INT8 form .*recursion"),
+        (edited(lambda f: f.update(expected=f["expected"][:2])), r"probabilities \(5, 13\), got \(2, 13\)"),
         (edited(lambda f: f["expected"][0].__setitem__(0, float("nan"))), "damaged"),
+        (edited(lambda f: f["parity"].update(p99_abs=0.7, tolerance=1.0)), "which may be 0.5"),
+        (edited(lambda f: f["parity"].update(max_abs="x")), "parity: expected numbers from 0 up"),
         (edited(lambda f: f["parity"].update(p99_abs=0.06)), "99th percentile 0.06"),
         (edited(lambda f: f["parity"].pop("p99_abs")), "99th percentile None"),
         (edited(lambda f: first_rounding(f).__setitem__(1, [2.0])), "range"),
@@ -131,6 +134,15 @@ def test_deltas_form_is_not_for_other_weights(tmp_path: Path) -> None:
     path.write_text(path.read_text().replace(resolve("delta").weights_id, "0" * 64))
     with pytest.raises(EngineError, match="made for other weights"):
         int8.load(read_bundle(tmp_path / "delta"))
+
+
+def test_a_trained_form_may_not_be_laxer_than_any(tmp_path: Path) -> None:
+    """One that sets itself another tolerance."""
+    shutil.copytree(BUNDLED / "delta", tmp_path / "delta")
+    path = tmp_path / "delta" / "int8.json"
+    edited(lambda f: f["parity"].update(p99_abs=0.3, tolerance=0.4))(path)
+    with pytest.raises(EngineError, match=r"99th percentile 0.3, tolerance 0.4, which may be 0.05"):
+        int8.read(path, read_bundle(tmp_path / "delta"))
 
 
 def test_an_unwritable_place(bundle: Bundle) -> None:
@@ -193,6 +205,7 @@ def test_delta_carries_its_form(delta_int8: Engine) -> None:
         (delta_int8.folder / "model.bin").stat().st_size,
         resolve("delta").weights_path.stat().st_size,
     )
+    assert form.expected.shape[0] == ANSWERS == len(list(parity_inputs(delta_int8.spec)))
     assert compiled < 0.6 * 2 * half  # a third of it is the landmarks' first layer, which stays in float32
 
 

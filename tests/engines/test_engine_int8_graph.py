@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from engines.backends.openvino import _core
+from engines.backends.openvino import core
 from engines.int8 import GraphInt8, Rounding
 from engines.int8_graph import apply, name_operations, quantise_weights, weight_ports
 from pipeline.errors import EngineError
@@ -37,7 +37,7 @@ def converted(network: nn.Module, shape: tuple[int, ...]) -> Any:
 
 
 def run(model: Any, x: np.ndarray) -> np.ndarray:
-    return np.array(_core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0])
+    return np.array(core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(x)[0])
 
 
 def small() -> nn.Module:

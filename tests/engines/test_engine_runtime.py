@@ -17,7 +17,7 @@ from engines.backends import choose, choose_precision
 from engines.build import parity_inputs
 from engines.bundle import resolve
 from engines.gpu import GPU
-from engines.runtime import Engine, load_engine
+from engines.runtime import Engine, load_engine, pick
 from engines.weights import load_network, save_bundle
 from pipeline.errors import EngineError, UsageError
 from pipeline.header import engine_entry
@@ -117,18 +117,27 @@ def test_level_maps_for_an_engine_without(satnet_openvino: Engine) -> None:
         satnet_openvino.run(CROPS)
 
 
+EVERYTHING = {"torch_tensorrt": "2.13.0", "torch": "2.13.0", "openvino": "1.0", "onnxruntime": "1.31.1"}
+H100 = GPU("NVIDIA H100", "9.0", "13.0")
+
+
+def a_machine(monkeypatch: pytest.MonkeyPatch, gpu: GPU | None, **packages: str) -> None:
+    """With that GPU, those packages and a C++ compiler."""
+    monkeypatch.setattr(backends, "nvidia_gpu", lambda: gpu)
+    monkeypatch.setattr(backends, "installed_version", lambda p: packages.get(p.replace("-", "_")))
+    monkeypatch.setenv("CXX", sys.executable)
+
+
 def test_auto_takes_the_best_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     def here(gpu: GPU | None, **packages: str) -> tuple[str, str]:
-        monkeypatch.setattr(backends, "nvidia_gpu", lambda: gpu)
-        monkeypatch.setattr(backends, "installed_version", lambda p: packages.get(p.replace("-", "_")))
+        a_machine(monkeypatch, gpu, **packages)
         name, reason = choose("auto")
         return name, f"{reason}; {choose_precision(name, 'auto')[1]}"
 
-    everything = {"torch_tensorrt": "2.14.0", "torch": "2.13.0", "openvino": "1.0", "onnxruntime": "1.31.1"}
-    h100 = GPU("NVIDIA H100", "9.0", "13.0")
+    everything, h100 = EVERYTHING, H100
     name, reason = here(h100, **everything)
     assert name == "tensorrt"
-    assert "tensorrt 2.14.0 on NVIDIA H100 (compute 9.0, CUDA 13.0)" in reason
+    assert "tensorrt 2.13.0 on NVIDIA H100 (compute 9.0, CUDA 13.0)" in reason
     assert "fp16" in reason
     name, reason = here(h100, torch="2.13.0", openvino="1.0")
     assert name == "inductor"
@@ -148,6 +157,38 @@ def test_auto_takes_the_best_and_says_why(monkeypatch: pytest.MonkeyPatch) -> No
         load_engine("cednn", "openvino")
     with pytest.raises(EngineError, match="no backend is installed"):
         here(None)
+
+
+def test_auto_looks_at_the_precision_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_machine(monkeypatch, H100, **EVERYTHING)
+    name, reason = choose("auto", "int8")
+    assert name == "openvino"
+    assert "inductor has no int8" in reason
+    name, reason = choose("auto", "bf16")
+    assert name == "inductor"
+    assert "tensorrt has no bf16" in reason
+    a_machine(monkeypatch, None, **EVERYTHING)
+    assert choose("auto", "fp16")[0] == "openvino"
+    with pytest.raises(UsageError, match=r"bf16: no backend for it .*no NVIDIA GPU for inductor"):
+        load_engine("cednn", "auto", "bf16")
+
+
+def test_auto_passes_inductor_by_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_machine(monkeypatch, H100, torch="2.13.0", openvino="1.0")
+    assert choose("auto")[0] == "inductor"
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    name, reason = choose("auto")
+    assert name == "openvino"
+    assert "no C++ compiler no-such-compiler for inductor" in reason
+    assert choose("inductor")[0] == "inductor"  # what it compiled before runs without one
+
+
+def test_an_int8_form_is_mentioned_where_there_is_one() -> None:
+    there, none = (pick(resolve(name), "openvino", "auto", 1) for name in ("delta", "cednn"))
+    assert there[1] == none[1] == "fp32"
+    assert "--precision int8" in there[2]
+    assert "int8" not in none[2]
+    assert "int8" not in pick(resolve("delta"), "onnxruntime", "auto", 1)[2]
 
 
 def test_what_was_chosen_is_said(cednn_openvino: Engine) -> None:
@@ -231,6 +272,7 @@ def test_a_damaged_compiled_engine_is_rebuilt(cednn_torch: Engine, rng: np.rando
     lines: list[str] = []
     again = load_engine("cednn", "torch", log=lines.append)
     assert any("damaged (weights.safetensors was changed)" in line for line in lines)
+    assert lines[-1] == f"cednn (torch, fp32): {cednn_torch.parity}"  # of what was built just now
     assert np.array_equal(again.run(crops, levels), before)
 
 

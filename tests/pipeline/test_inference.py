@@ -9,10 +9,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from engines.gpu import GPU
 from engines.runtime import load_engine
 from engines.sliding import load_sliding
 from engines.spec import CropSpec, EngineSpec
-from pipeline.inference import InferStage, Pending
+from pipeline import inference
+from pipeline.config import RunConfig
+from pipeline.inference import InferStage, Pending, auto_hop, load_engines
 from pipeline.messages import AUResult, FaceCrop, Geometry, HeadPose, Ledger, Quality, Stamp
 
 
@@ -199,6 +202,28 @@ def test_sliding_and_recomputing_give_the_same_rows_across_lost_faces_and_gaps()
     for a, b in answered:
         assert set(b.aus) == {"satnet"}
         np.testing.assert_allclose(list(b.aus["satnet"].values()), list(a.aus["satnet"].values()), atol=2e-5)
+
+
+def test_a_gpus_batch_has_room_for_the_faces_of_all_feeds_in_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(inference, "load_engine", lambda *_, faces, **__: asked.append(faces))
+    feeds = tuple(f"rtsp://camera-{n}/" for n in range(9))
+    for source, camera in (
+        (("a.mp4", "b.mp4"), ()),
+        (feeds[:1], (0,)),
+        ((*feeds[:2], "a.mp4"), ()),
+        (feeds, ()),
+    ):
+        load_engines(RunConfig(source=source, camera=camera, max_faces=5), print)
+    assert asked == [5, 10, 10, 15]  # of 9 feeds three frames are in work at a time
+
+
+def test_the_hop_is_a_gpus_only_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inference, "nvidia_gpu", lambda: None)
+    assert auto_hop(["inductor"]) == auto_hop(["openvino"]) == auto_hop([]) == 4
+    monkeypatch.setattr(inference, "nvidia_gpu", lambda: GPU("NVIDIA H100", "9.0", "13.0"))
+    assert auto_hop(["inductor"]) == auto_hop(["inductor", "tensorrt"]) == 1
+    assert auto_hop(["inductor", "openvino"]) == auto_hop([]) == 4
 
 
 def test_streams_side_by_side_get_the_results_of_each_alone() -> None:

@@ -92,6 +92,11 @@ def test_mistakes(tmp_path: Path, bars: Path, capsys: pytest.CaptureFixture[str]
         (["--calibrate", str(bars)], "--calibrate: is for --precision int8, got auto"),
         (["--precision", "int8", "--calibrate", str(tmp_path / "no.mp4")], "no.mp4"),
         (["--precision", "int8", "--backend", "torch"], "backend torch computes in fp32"),
+        (  # before it looks at a face
+            ["--precision", "int8", "--backend", "torch", "--calibrate", str(bars)],
+            "backend torch computes in fp32",
+        ),
+        (["--backend", "onnx", "--calibrate", str(bars)], "INT8, which --backend onnx does not write"),
     ):
         assert main(["build", "cednn", *arguments]) in (1, 2)
         error = capsys.readouterr().err
