@@ -48,6 +48,9 @@ class AUNetwork(nn.Module):
         """
         raise EngineError(f"{path}: {type(self).__name__} begins with no published weights; leave them out")
 
+    def settle(self) -> None:
+        """Set what new weights must not leave to chance; called again after a seed's draw."""
+
     @property
     def classifier(self) -> nn.Module:
         """The layer, or the layers, that give the logits."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from engines.networks import arl
 from engines.networks.arl import ARL, VARIANTS, Branch, FullyConnectedCRF, PatchConv, RegionLayer
+from engines.weights import randomise
 from pipeline.errors import UsageError
 
 
@@ -61,17 +62,40 @@ def test_the_crf_is_the_direct_loop(mu: list[list[float]], rng: np.random.Genera
 
 
 def test_the_crf_starts_as_potts_and_refines() -> None:
+    """Two halves that the features part as far as tanh can, 16 of them as in the network."""
     crf = FullyConnectedCRF(8, 8)
     assert crf.compatibility.tolist() == [[0, 1], [1, 0]]
     logits = torch.full((1, 1, 8, 8), -1.0)
     logits[..., 4:] = 1.0
     logits[0, 0, 3, 1] = 1.0  # a stray pixel
-    features = torch.zeros(1, 1, 8, 8)
-    features[..., 4:] = 20.0
+    features = torch.full((1, 16, 8, 8), -1.0)
+    features[..., 4:] = 1.0
     with torch.inference_mode():
         refined = crf(logits, features)
     assert refined[..., 4:].min() > 0.9
     assert refined[..., :4].max() < 0.1
+
+
+@pytest.mark.parametrize(("mean", "low", "high"), [(0.4987, 0.0, 0.05), (0.5013, 0.95, 1.0)])
+def test_the_crf_decides_for_all_pixels_near_a_half(mean: float, low: float, high: float) -> None:
+    """Why new weights must not leave the mean to chance: `ATTENTIVE`."""
+    logits = torch.full((1, 1, 44, 44), math.log(mean / (1 - mean)))
+    with torch.inference_mode():
+        refined = FullyConnectedCRF()(logits, torch.zeros(1, 16, 44, 44))
+    assert low <= refined.min() <= refined.max() <= high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_new_weights_attend(seed: int) -> None:
+    """Whatever was drawn, by PyTorch or from a bundle's seed."""
+    torch.manual_seed(seed)
+    network = ARL(4)
+    images = torch.randn(1, 3, 176, 176)
+    for _ in range(2):
+        with torch.inference_mode():
+            _, maps = network.eval()(images, return_attention=True)
+        assert min(float(m.refined.min()) for m in maps) > 0.9
+        randomise(network, seed)
 
 
 def test_the_crfs_gradients_are_finite_differences(rng: np.random.Generator) -> None:
