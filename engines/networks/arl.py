@@ -58,7 +58,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from engines.networks.base import AUNetwork
-from engines.networks.layers import ConvNorm
+from engines.networks.layers import ConvNorm, unmixed, whole
 from pipeline.errors import UsageError
 
 Variant = Literal["b", "wc", "wcs", "wcsp"]
@@ -165,7 +165,7 @@ class FullyConnectedCRF(nn.Module):
         return self.rows @ x @ self.columns - x
 
     def forward(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Probability of label 1.
+        """Probability of label 1, in float32 also where autocast halves what is around.
 
         Args:
             logits: (B, 1, H, W), whose sigmoid is P⁽⁰⁾(y = 1).
@@ -174,6 +174,10 @@ class FullyConnectedCRF(nn.Module):
         Returns:
             P(y = 1), (B, 1, H, W).
         """
+        with unmixed(logits.device.type):
+            return self._mean_field(whole(logits), whole(features))
+
+    def _mean_field(self, logits: Tensor, features: Tensor) -> Tensor:
         batch, _, height, width = logits.shape
         kernel = self.appearance_kernel(features)
         appearance_norm = kernel.sum(dim=2, keepdim=True) - 1

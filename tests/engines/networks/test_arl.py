@@ -9,10 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from engines.backends.openvino import _core, _traced
+from engines.export import Mixed
 from engines.networks import arl
 from engines.networks.arl import ARL, VARIANTS, Branch, FullyConnectedCRF, PatchConv, RegionLayer
 from engines.weights import randomise
 from pipeline.errors import UsageError
+from train.paper_losses import crf_energy
 
 
 def mean_field_by_loops(logits: np.ndarray, features: np.ndarray, mu: np.ndarray) -> np.ndarray:
@@ -118,6 +121,48 @@ def test_float32_on_the_papers_grid_is_float64() -> None:
         single = crf(logits, features)
         double = crf.double()(logits.double(), features.double())
     assert (single - double).abs().max() < 2e-6
+
+
+@pytest.fixture
+def undecided() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and features of a face whose mean is so near 1/2 that the CRF parts its pixels."""
+    coarse = torch.randn(1, 17, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps = nn.functional.interpolate(coarse, size=(44, 44), mode="bilinear")
+    logits = maps[:, :1] - maps[:, :1].mean() + 0.025
+    return logits, torch.tanh(2 * maps[:, 1:])
+
+
+def test_openvino_computes_the_crf_where_it_decides(undecided: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """By itself: within a network of new weights its maps are 1 everywhere, however they are computed."""
+    crf = FullyConnectedCRF().eval()
+    given = dict(zip(("logits", "features"), (m.numpy() for m in undecided), strict=True))
+    graph = _traced(crf, {name: (array.shape, np.float32) for name, array in given.items()})
+    got = _core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
+    with torch.inference_mode():
+        wanted = crf(*undecided).numpy()
+    assert wanted.min() < 0.1
+    assert wanted.max() > 0.9
+    assert ((wanted > 0.2) & (wanted < 0.8)).mean() > 0.1
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+def test_autocast_leaves_the_crf_in_float32(undecided: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Eagerly and exported, and its energy in training; only what comes in is halved."""
+    logits, features = undecided
+    crf = FullyConnectedCRF()
+    plain, energy = crf(logits, features), crf_energy(crf, logits, features, torch.sigmoid(logits))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(crf(logits, features), plain)
+        assert torch.equal(crf_energy(crf, logits, features, torch.sigmoid(logits)), energy)
+        halved = [m.bfloat16() for m in undecided]
+        assert torch.equal(crf(*halved), crf(*(m.float() for m in halved)))
+    mixed = Mixed(crf, "cpu", torch.bfloat16)
+    given = {"logits": logits, "features": features}
+    with torch.inference_mode():
+        assert torch.equal(mixed(**given), plain)
+    with torch.no_grad():
+        exported = torch.export.export(mixed, (), given, strict=False).module()
+        assert torch.equal(exported(**given), plain)
 
 
 def test_patches_have_their_own_filters() -> None:
