@@ -25,7 +25,7 @@ class ConvNorm(nn.Sequential):
 def unmixed(device_type: str) -> Iterator[None]:
     """Products in here stay in their inputs' precision, whatever autocast decides around it."""
     # Only within autocast: exporters of float32 would find a context that they do not know.
-    within = torch.is_autocast_enabled(device_type)
+    within = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
     with torch.autocast(device_type, enabled=False) if within else nullcontext():
         yield
 

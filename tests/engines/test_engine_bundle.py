@@ -59,7 +59,7 @@ def reseal(bundle: Bundle) -> Bundle:
 
 def test_the_bundled_engines() -> None:
     specs = {bundle.spec.name: bundle.spec for bundle in list_bundles()}
-    assert list(specs) == ["arl", "cednn", "delta", "eacnet", "iarl", "satnet", "tranet"]
+    assert list(specs) == ["arl", "cednn", "delta", "eacnet", "iarl", "igc", "satnet", "tranet"]
     delta = specs.pop("delta")  # the only one that is trained so far
     assert set(AUS) < set(delta.aus)
     assert delta.trained == "synthetic-trained"
@@ -79,6 +79,8 @@ def test_the_bundled_engines() -> None:
         None,
     )
     assert dict(cednn.variant) == best
+    assert specs["igc"].crop == cednn.crop  # its baseline, which reads no maps
+    assert not specs["igc"].level_map
     assert (satnet.crop.name, satnet.level_map, satnet.window, satnet.rate_hz) == ("box_224", False, 16, 25)
 
 
@@ -90,7 +92,8 @@ def test_reading_bundles_needs_no_torch() -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(
         UsageError,
-        match=r"unknown engine 'cedn': expected arl or cednn or delta or eacnet or iarl or satnet or tranet",
+        match=r"unknown engine 'cedn': expected arl or cednn or delta or eacnet or iarl or igc or satnet or "
+        "tranet",
     ):
         resolve("cedn")
 
@@ -277,7 +280,7 @@ def test_random_weights_depend_on_the_seed_alone(network: AUNetwork) -> None:
 
 @pytest.mark.parametrize(
     ("name", "moves"),
-    [("cednn", 0.02), ("satnet", 0.02), ("eacnet", 0.02), ("tranet", 0.02), ("arl", 0.01)],
+    [("cednn", 0.02), ("satnet", 0.02), ("eacnet", 0.02), ("tranet", 0.02), ("arl", 0.01), ("igc", 0.01)],
 )
 def test_random_weights_answer_to_the_picture(name: str, moves: float) -> None:
     """On smooth pictures: probabilities apart between AUs and between pictures, few of them at an end, and no
