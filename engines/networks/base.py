@@ -55,3 +55,8 @@ class AUNetwork(nn.Module):
     def classifier(self) -> nn.Module:
         """The layer, or the layers, that give the logits."""
         raise NotImplementedError
+
+    def rows_of_aus(self) -> dict[str, list[int]]:
+        """Parameters with a row for each of some AUs: by name, the number of every row's AU."""
+        last = {id(p) for p in self.classifier.parameters()}
+        return {name: list(range(len(p))) for name, p in self.named_parameters() if id(p) in last}
