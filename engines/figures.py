@@ -183,8 +183,8 @@ FIGURES: dict[str, tuple[Callable[[], list[Figures]], str]] = {
     ),
     "igc": (
         igc_figures,
-        f"{IGC_AUS} AUs. Paper: CEDNN's, Table 6, whose baseline it is. `agrees` means with element-wise work:\n"
-        f"biases, normalisation and ReLU, {1000 * IGC_ELEMENTWISE_G:.0f} million.",
+        f"{IGC_AUS} AUs. Paper: CEDNN's, Table 6, whose baseline it is. `agrees` means with element-wise\n"
+        f"work: biases, normalisation and ReLU, {1000 * IGC_ELEMENTWISE_G:.0f} million.",
     ),
     "satnet": (
         satnet_figures,

@@ -27,13 +27,13 @@ answers most of it and is followed there ("as published"):
 - The CRF's messages. Eq. 4 gives kernels without a norm. The hyper-parameters are the defaults of Zheng et
   al.'s CRF layer [19], which divides each kernel's sum by its sum of weights (as published): so it is here.
   Undivided, 1935 pixels outvote any −log P⁽⁰⁾ by hundreds to one; divided, they weigh 5 + 3 at most.
-- Where the CRF begins. Divided, it is a switch all the same: tanh features hardly part pixels at β = 3, so each
-  hears nearly the mean of all, and near 1/2 one step takes that (5 + 3)/2 times as far from there, five steps
-  a thousand times. New weights, whose maps are within a few hundredths of 1/2, leave it to chance whether an AU
-  attends to everything or to nothing; one that attends to nothing hardly answers to the face, and its
-  convolutions have a twentieth of the others' gradients. Ours: every map begins on the side of attention, by a
-  bias of 1 (`settle`), and training takes away. Its price: a map so near 1 everywhere has gradients of some 1e-5
-  of the convolutions', so it is the last to move.
+- Where the CRF begins. Divided, it is a switch all the same: tanh features part pixels little at β = 3, so
+  each hears nearly the mean of all, and near 1/2 one step takes that (5 + 3)/2 times as far from there, five
+  steps a thousand times. New weights, whose maps are within a few hundredths of 1/2, leave it to chance
+  whether an AU attends to everything or to nothing; one that attends to nothing hardly answers to the face,
+  and its convolutions have a twentieth of the others' gradients. Ours: every map begins on the side of
+  attention, by a bias of 1 (`settle`), and training takes away. Its price: a map so near 1 everywhere has
+  gradients of some 1e-5 of the convolutions', so it is the last to move.
 - j ≠ k. Eq. 3 sums over pairs, so a pixel sends itself nothing; [19]'s lattice includes it, approximately.
   Here Eq. 3 is followed, and the sums are exact.
 - What is learnt in the CRF. Section 4.1.2 says the label compatibility, started as Potts, and calls w⁽¹⁾ and
