@@ -142,6 +142,7 @@ def randomise(network: AUNetwork, seed: int) -> None:
                 module.bias.copy_(normal(module.bias, 0.1))
                 module.get_buffer("running_mean").copy_(normal(module.bias, 0.1))
                 module.get_buffer("running_var").copy_(uniform(module.bias, 0.7, 1.3))
+        network.settle()
         spread = _logits(network.eval(), generator).std().item()
         gain = 2.0 ** round(math.log2(LOGIT_SPREAD / spread))
         for parameter in network.classifier.parameters():

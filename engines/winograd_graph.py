@@ -2,10 +2,8 @@
 plain operations, and those as large as their picture as one product.
 
 The same algorithm and points as `engines.winograd` (whose docstring has the equations), written as slices,
-sums and one product of matrices, so that it can be traced into any backend's graph. OpenVINO 2026.4 then
-takes 0.4 (512 channels, 28×28) to 0.6 (128, 112×112) of its own convolution's time (LOG.md). It pays where
-the picture is large: for a small one the 36 transformed weights, four times the memory of the nine, take
-longer to read.
+sums and one product of matrices, so that it can be traced into any backend's graph. It pays where the picture
+is large: for a small one the 36 transformed weights, four times the memory of the nine, take longer to read.
 """
 
 from __future__ import annotations

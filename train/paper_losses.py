@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from engines.networks.arl import APPEARANCE_WEIGHT, SMOOTHNESS_WEIGHT, FullyConnectedCRF
+from engines.networks.layers import unmixed, whole
 from train.shards import UNKNOWN
 
 MAX_INTENSITY = 5
@@ -119,6 +120,11 @@ def crf_energy(crf: FullyConnectedCRF, logits: Tensor, features: Tensor, attende
     Returns:
         (B,).
     """
+    with unmixed(logits.device.type):
+        return _crf_energy(crf, whole(logits), whole(features), whole(attended))
+
+
+def _crf_energy(crf: FullyConnectedCRF, logits: Tensor, features: Tensor, attended: Tensor) -> Tensor:
     ones = attended[:, 0]
     flat = ones.flatten(1).unsqueeze(2)
     kernel = crf.appearance_kernel(features)

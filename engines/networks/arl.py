@@ -24,10 +24,16 @@ answers most of it and is followed there ("as published"):
   a recipe, the rows of Table 9 are the `variant` b, b, wc, wcs and wcsp with `loss = "arl"`; B-Net has
   `arl = { weights = "equal" }`; those with an i have `max_intensity = 5`, and all but iARL
   `arl = { cosine = 0.0 }`. H, the region layers, is in every row.
-- The CRF's messages. Eq. 4 gives kernels without a norm. Their sums over 1935 pixels, times 5 and 3, would
-  leave every pixel with the majority's label after one step, and no gradient. The hyper-parameters are the
-  defaults of Zheng et al.'s CRF layer [19], which divides each kernel's sum by its sum of weights (as
-  published): so it is here.
+- The CRF's messages. Eq. 4 gives kernels without a norm. The hyper-parameters are the defaults of Zheng et
+  al.'s CRF layer [19], which divides each kernel's sum by its sum of weights (as published): so it is here.
+  Undivided, 1935 pixels outvote any −log P⁽⁰⁾ by hundreds to one; divided, they weigh 5 + 3 at most.
+- Where the CRF begins. Divided, it is a switch all the same: tanh features part pixels little at β = 3, so
+  each hears nearly the mean of all, and near 1/2 one step takes that (5 + 3)/2 times as far from there, five
+  steps a thousand times. New weights, whose maps are within a few hundredths of 1/2, leave it to chance
+  whether an AU attends to everything or to nothing; one that attends to nothing hardly answers to the face,
+  and its convolutions have a twentieth of the others' gradients. Ours: every map begins on the side of
+  attention, by a bias of 1 (`settle`), and training takes away. Its price: a map so near 1 everywhere has
+  gradients of some 1e-5 of the convolutions', so it is the last to move.
 - j ≠ k. Eq. 3 sums over pairs, so a pixel sends itself nothing; [19]'s lattice includes it, approximately.
   Here Eq. 3 is followed, and the sums are exact.
 - What is learnt in the CRF. Section 4.1.2 says the label compatibility, started as Potts, and calls w⁽¹⁾ and
@@ -52,7 +58,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from engines.networks.base import AUNetwork
-from engines.networks.layers import ConvNorm
+from engines.networks.layers import ConvNorm, unmixed, whole
 from pipeline.errors import UsageError
 
 Variant = Literal["b", "wc", "wcs", "wcsp"]
@@ -63,6 +69,8 @@ GRID = 44
 STEPS = 5
 APPEARANCE_WEIGHT, SMOOTHNESS_WEIGHT = 5.0, 3.0
 """w⁽¹⁾ and w⁽²⁾ of Eq. 4."""
+ATTENTIVE = 1.0
+"""Bias of a new map's logits: P⁽⁰⁾(y = 1) of about 0.73 everywhere."""
 ALPHA, BETA, GAMMA = 160.0, 3.0, 3.0
 """Scales of the kernels of Eq. 4: positions (in pixels of the grid) and features of the first, positions of
 the second."""
@@ -157,7 +165,7 @@ class FullyConnectedCRF(nn.Module):
         return self.rows @ x @ self.columns - x
 
     def forward(self, logits: Tensor, features: Tensor) -> Tensor:
-        """Probability of label 1.
+        """Probability of label 1, in float32 also where autocast halves what is around.
 
         Args:
             logits: (B, 1, H, W), whose sigmoid is P⁽⁰⁾(y = 1).
@@ -166,6 +174,10 @@ class FullyConnectedCRF(nn.Module):
         Returns:
             P(y = 1), (B, 1, H, W).
         """
+        with unmixed(logits.device.type):
+            return self._mean_field(whole(logits), whole(features))
+
+    def _mean_field(self, logits: Tensor, features: Tensor) -> Tensor:
         batch, _, height, width = logits.shape
         kernel = self.appearance_kernel(features)
         appearance_norm = kernel.sum(dim=2, keepdim=True) - 1
@@ -272,6 +284,13 @@ class ARL(AUNetwork):
             raise UsageError(f"arl: variant must be one of {VARIANTS}, got {variant!r}")
         self.regions = nn.ModuleList([RegionLayer(3, 4 * UNIT), RegionLayer(4 * UNIT, 8 * UNIT)])
         self.branches = nn.ModuleList(Branch(8 * UNIT, variant) for _ in range(n_aus))
+        self.settle()
+
+    def settle(self) -> None:
+        """Let every CRF begin with attention, not without."""
+        for branch in self.branches:
+            if branch.crf is not None:
+                nn.init.constant_(branch.pixel_weights.bias, ATTENTIVE)  # type: ignore[union-attr, arg-type]
 
     @property
     def classifier(self) -> nn.ModuleList:

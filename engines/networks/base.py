@@ -48,7 +48,15 @@ class AUNetwork(nn.Module):
         """
         raise EngineError(f"{path}: {type(self).__name__} begins with no published weights; leave them out")
 
+    def settle(self) -> None:
+        """Set what new weights must not leave to chance; called again after a seed's draw."""
+
     @property
     def classifier(self) -> nn.Module:
         """The layer, or the layers, that give the logits."""
         raise NotImplementedError
+
+    def rows_of_aus(self) -> dict[str, list[int]]:
+        """Parameters with a row for each of some AUs: by name, the number of every row's AU."""
+        last = {id(p) for p in self.classifier.parameters()}
+        return {name: list(range(len(p))) for name, p in self.named_parameters() if id(p) in last}

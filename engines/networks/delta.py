@@ -140,6 +140,11 @@ class Delta(AUNetwork):
         """One row of weights per AU, over the features gathered for it."""
         return self.weight
 
+    def rows_of_aus(self) -> dict[str, list[int]]:
+        """The attention has one for each AU too."""
+        pool = self.pool.named_parameters(prefix="pool") if self.reads_neutral else ()
+        return super().rows_of_aus() | {name: list(range(len(p))) for name, p in pool}
+
     def forward(
         self,
         images: Tensor,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -16,6 +19,20 @@ class ConvNorm(nn.Sequential):
 
     def __init__(self, channels_in: int, channels: int) -> None:
         super().__init__(nn.Conv2d(channels_in, channels, 3, padding=1), nn.BatchNorm2d(channels))
+
+
+@contextmanager
+def unmixed(device_type: str) -> Iterator[None]:
+    """Products in here stay in their inputs' precision, whatever autocast decides around it."""
+    # Only within autocast: exporters of float32 would find a context that they do not know.
+    within = torch.amp.is_autocast_available(device_type) and torch.is_autocast_enabled(device_type)
+    with torch.autocast(device_type, enabled=False) if within else nullcontext():
+        yield
+
+
+def whole(x: Tensor) -> Tensor:
+    """float32 of what autocast halved; float64 stays."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class SqueezeExcite(nn.Module):

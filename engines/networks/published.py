@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def fill_published(
         origin: the file and what was expected of it, for the message.
 
     Raises:
-        EngineError: names are missing or unexpected, or shapes differ; it names them.
+        EngineError: names are missing or unexpected, shapes differ, or numbers are none; it names them.
     """
     wanted = network.state_dict()
     problems = {
@@ -64,6 +65,7 @@ def fill_published(
             for public, own in sorted(names.items())
             if public in found and found[public].shape != wanted[own].shape
         ],
+        "not finite": [n for n in sorted(names) if n in found and not torch.isfinite(found[n]).all()],
     }
     if any(problems.values()):
         listed = "; ".join(f"{kind}: {', '.join(keys)}" for kind, keys in problems.items() if keys)

@@ -175,6 +175,11 @@ class SATNet(AUNetwork):
         """The layer that gives the logits."""
         return self.attention.features if self.attends else self.fc
 
+    def rows_of_aus(self) -> dict[str, list[int]]:
+        """The attention has one for each AU too."""
+        masks = self.attention.mask.named_parameters(prefix="attention.mask") if self.attends else ()
+        return super().rows_of_aus() | {name: list(range(len(p))) for name, p in masks}
+
     def frame_features(self, images: Tensor) -> Tensor:
         """Through the second stage, frame by frame: (N, 3, 224, 224) → (N, 128, 28, 28)."""
         x = functional.relu(self.bn1(self.conv1(images)))

@@ -243,6 +243,16 @@ class TRANet(AUNetwork):
             return self.fc
         return nn.ModuleList(branch.fc2 for branch in self.branches.values())  # type: ignore[misc]
 
+    def rows_of_aus(self) -> dict[str, list[int]]:
+        """Those of its own AUs in every branch."""
+        if hasattr(self, "fc"):
+            return super().rows_of_aus()
+        return {
+            f"branches.{name}.fc2.{kind}": [i for i, at in enumerate(self.branch_of) if at == name]
+            for name in self.branches
+            for kind in ("weight", "bias")
+        }
+
     def forward(
         self, image: Tensor, return_attention: bool = False
     ) -> Tensor | tuple[Tensor, dict[str, tuple[Tensor, ...]]]:

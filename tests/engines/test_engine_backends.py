@@ -361,9 +361,9 @@ SWEEP = [
         ("openvino", "fp32"), ("onnxruntime", "fp32"), ("inductor", "fp32"),
         ("openvino", "fp16"), ("onnxruntime", "fp16"), ("inductor", "fp16"), ("inductor", "bf16"),
     )
-    for name in ("cednn", "satnet", "arl", "eacnet", "tranet", "delta")
+    for name in ("cednn", "igc", "satnet", "arl", "iarl", "eacnet", "tranet", "delta")
 ]  # fmt: skip
-QUICK = {(n, "openvino", "fp32") for n in ("cednn", "satnet", "arl", "eacnet", "tranet", "delta")}
+QUICK = {(n, "openvino", "fp32") for n in ("cednn", "igc", "satnet", "arl", "eacnet", "tranet", "delta")}
 QUICK |= {("delta", "onnxruntime", "fp32"), ("cednn", "onnxruntime", "fp32"), ("cednn", "openvino", "fp16")}
 
 

@@ -47,7 +47,7 @@ def test_iarl_is_arl_but_for_what_its_output_means() -> None:
     assert arl.random_seed == iarl.random_seed
 
 
-@pytest.mark.parametrize("name", ["cednn", "satnet", "arl", "eacnet", "tranet", "delta"])
+@pytest.mark.parametrize("name", ["cednn", "igc", "satnet", "arl", "eacnet", "tranet", "delta"])
 def test_parity_inputs_are_seeded_and_varied(name: str) -> None:
     spec = resolve(name).spec
     once, again = dict(parity_inputs(spec)), dict(parity_inputs(spec))

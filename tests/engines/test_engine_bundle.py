@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from engines.bundle import BUNDLED, Bundle, list_bundles, read_bundle, resolve
 from engines.networks import build_network
 from engines.networks.base import AUNetwork
+from engines.spec import AU_CENTERS
 from engines.weights import expected_weights, fill, load_network, randomise, save_bundle
 from pipeline.errors import EngineError, UsageError
 
@@ -58,7 +59,7 @@ def reseal(bundle: Bundle) -> Bundle:
 
 def test_the_bundled_engines() -> None:
     specs = {bundle.spec.name: bundle.spec for bundle in list_bundles()}
-    assert list(specs) == ["arl", "cednn", "delta", "eacnet", "iarl", "satnet", "tranet"]
+    assert list(specs) == ["arl", "cednn", "delta", "eacnet", "iarl", "igc", "satnet", "tranet"]
     delta = specs.pop("delta")  # the only one that is trained so far
     assert set(AUS) < set(delta.aus)
     assert delta.trained == "synthetic-trained"
@@ -78,6 +79,8 @@ def test_the_bundled_engines() -> None:
         None,
     )
     assert dict(cednn.variant) == best
+    assert specs["igc"].crop == cednn.crop  # its baseline, which reads no maps
+    assert not specs["igc"].level_map
     assert (satnet.crop.name, satnet.level_map, satnet.window, satnet.rate_hz) == ("box_224", False, 16, 25)
 
 
@@ -89,7 +92,8 @@ def test_reading_bundles_needs_no_torch() -> None:
 def test_an_unknown_name_lists_the_known() -> None:
     with pytest.raises(
         UsageError,
-        match=r"unknown engine 'cedn': expected arl or cednn or delta or eacnet or iarl or satnet or tranet",
+        match=r"unknown engine 'cedn': expected arl or cednn or delta or eacnet or iarl or igc or satnet or "
+        "tranet",
     ):
         resolve("cedn")
 
@@ -274,20 +278,32 @@ def test_random_weights_depend_on_the_seed_alone(network: AUNetwork) -> None:
     assert not all(torch.equal(draws[0][name], draws[2][name]) for name in draws[0])
 
 
-def test_random_weights_answer_to_the_picture(network: AUNetwork) -> None:
-    """On smooth pictures: probabilities apart between AUs and between pictures, few of them at an end."""
+@pytest.mark.parametrize(
+    ("name", "moves"),
+    [("cednn", 0.02), ("satnet", 0.02), ("eacnet", 0.02), ("tranet", 0.02), ("arl", 0.01), ("igc", 0.01)],
+)
+def test_random_weights_answer_to_the_picture(name: str, moves: float) -> None:
+    """On smooth pictures: probabilities apart between AUs and between pictures, few of them at an end, and no
+    AU that says the same of all."""
+    network = build_network(resolve(name).spec)
     randomise(network, 0)
-    coarse = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    images = torch.nn.functional.interpolate(coarse, size=(224, 224), mode="bilinear")
+    generator = torch.Generator().manual_seed(3)
+    coarse = torch.rand(6, 3, 8, 8, generator=generator)
+    px = network.input_px
+    images = torch.nn.functional.interpolate(coarse, size=(px, px), mode="bilinear")
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (network.pixel_mean, network.pixel_std))
     images = (images - mean) / std
+    beside: dict[str, torch.Tensor] = {}
+    if network.reads_level_map:
+        beside["level_map"] = torch.full((6, px, px), 2)
+    if network.reads_au_centers:
+        beside["au_centers"] = torch.rand(1, AU_CENTERS, 2, generator=generator).expand(6, -1, -1)
     with torch.inference_mode():
-        if network.temporal:
-            probabilities = torch.sigmoid(network(images.unflatten(0, (3, 2))))
-        else:
-            probabilities = torch.sigmoid(network(images, torch.full((6, 224, 224), 2)))
+        windows = images.unflatten(0, (3, 2)) if network.temporal else images
+        probabilities = torch.sigmoid(network(windows, **beside))
     assert probabilities.std(dim=1).min() > 0.1
-    assert probabilities.std(dim=0).mean() > 0.02
+    assert probabilities.std(dim=0).mean() > moves
+    assert probabilities.std(dim=0).min() > 0.001
     assert ((probabilities > 0.02) & (probabilities < 0.98)).float().mean() > 0.7
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from engines.__main__ import main, table
+from engines.networks import NETWORKS
 from engines.runtime import Engine
 
-BUNDLES = ["arl", "cednn", "delta", "eacnet", "iarl", "satnet", "tranet"]
+BUNDLES = ["arl", "cednn", "delta", "eacnet", "iarl", "igc", "satnet", "tranet"]
 
 
 def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -27,7 +28,8 @@ def test_list(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("network", "agreeing", "row"),
     [
-        ("cednn", 14, "IGC-L24M2"),
+        ("cednn", 13, "residual L18M1, 3 maps, SE first"),
+        ("igc", 1, "IGC-L24M2"),
         ("satnet", 2, "tnet"),
         ("arl", 0, "WCS-Net"),
         ("eacnet", 0, "fvgg"),
@@ -50,7 +52,8 @@ def test_params_of_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path
     assert "DIFFERS" not in capsys.readouterr().out
     rows = json.loads((tmp_path / "params.json").read_text())["rows"]
     found = {(row["family"], row["network"]): row for row in rows}
-    assert len(found) == len(rows) == 14 + 5 + 4 + 3 + 7 + 3
+    assert len(found) == len(rows) == 13 + 1 + 5 + 4 + 3 + 7 + 3
+    assert {row["family"] for row in rows} == set(NETWORKS)
     # VGG-19's convolutions and its first fully connected layer are its paper's; the top is 2048 and 12.
     groups = [(3, 64, 224), (64, 64, 224), (64, 128, 112), (128, 128, 112), (128, 256, 56)]
     groups += [(256, 256, 56)] * 3 + [(256, 512, 28)] + [(512, 512, 28)] * 3 + [(512, 512, 14)] * 4
@@ -100,13 +103,13 @@ def test_a_temporal_engine_is_built_whole_and_in_parts(
         (
             ["build", "nobody"],
             2,
-            "engines: unknown engine 'nobody': expected arl or cednn or delta or eacnet or iarl or satnet or "
-            "tranet",
+            "engines: unknown engine 'nobody': expected arl or cednn or delta or eacnet or iarl or igc or "
+            "satnet or tranet",
         ),
         (["build", "cednn", "--backend", "tpu"], 2, "engines: unknown backend 'tpu'"),
         (["build", "cednn", "--precision", "int3"], 2, "engines: unknown precision 'int3'"),
         (["profile", "cednn", "--runs", "0"], 2, "engines: --runs: expected 1 or more"),
-        (["params", "vgg"], 2, "engines: params: unknown network 'vgg', expected one of cednn, satnet, arl"),
+        (["params", "vgg"], 2, "engines: params: unknown network 'vgg', expected one of cednn, igc, satnet"),
         (["build", "."], 1, "engines: .: expected a bundle"),
         (["list", "--json", "/nowhere/x.json"], 1, "engines: --json /nowhere/x.json: cannot write it"),
     ],

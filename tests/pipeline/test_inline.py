@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -93,6 +94,34 @@ def test_every_file_tells_the_same(real_run: Path) -> None:
         "r.parquet",
         "r.satnet.csv",
     ]
+
+
+PAPERS = ("cednn", "igc", "satnet", "arl", "iarl", "eacnet", "tranet")
+
+
+@pytest.mark.skipif(
+    os.environ.get("AUSTREAM_SWEEP") != "all",
+    reason="seven networks take minutes to compile; AUSTREAM_SWEEP=all runs it",
+)
+def test_all_papers_engines_answer_together(real_clip: Path) -> None:
+    """Each from its own crop of the same faces, as if it ran alone."""
+    rows = list(run(str(real_clip), engines=PAPERS, frames=20, hop=4))
+    assert len(rows) == 20
+    assert all(row["face"] == 0 for row in rows)
+    for i, row in enumerate(rows):
+        temporal = {"satnet"} if i in (15, 19) else set()
+        assert set(row["aus"]) == {*PAPERS} - {"satnet"} | temporal
+        for name, aus in row["aus"].items():
+            assert len(aus) == 13, name
+            assert all(0 <= p <= 1 for p in aus.values()), name
+        shares, intensity = row["aus"]["iarl"], row["intensity"]
+        assert set(intensity) == {"iarl"}
+        assert intensity["iarl"] == pytest.approx({au: 5 * p for au, p in shares.items()}, abs=1e-3)
+    for name in PAPERS:
+        answers = np.array([list(row["aus"][name].values()) for row in rows if name in row["aus"]])
+        assert len(np.unique(answers, axis=0)) > 1, f"{name} says the same of every frame"
+    alone = list(run(str(real_clip), engines="tranet", frames=20))
+    assert [row["aus"]["tranet"] for row in alone] == [row["aus"]["tranet"] for row in rows]
 
 
 def test_the_same_frames_give_the_same_rows(real_clip: Path) -> None:

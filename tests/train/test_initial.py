@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from engines.networks.arl import ARL
+from engines.networks.delta import Delta
 from engines.networks.satnet import SATNet
+from engines.networks.tranet import TRANet
 from pipeline.errors import SourceError, UsageError
 from train import checkpoint
 from train.batches import sampling_weights
@@ -31,7 +33,7 @@ def test_arls_branches_follow_their_aus() -> None:
     torch.manual_seed(0)
     theirs, ours = ARL(12, "b"), ARL(8, "b")
     before = {name: t.clone() for name, t in ours.state_dict().items()}
-    found = by_au(theirs.state_dict(), ours, BP4D, SOURCES)
+    found = by_au(theirs.state_dict(), ours, theirs.rows_of_aus(), BP4D, SOURCES)
     assert set(found) == set(before)
     for i, au in enumerate(SOURCES):
         for name, tensor in theirs.branches[BP4D.index(au)].state_dict().items():
@@ -44,10 +46,75 @@ def test_arls_branches_follow_their_aus() -> None:
 def test_an_au_without_a_source_keeps_its_own_row() -> None:
     torch.manual_seed(0)
     theirs, ours = SATNet(12, "resnet18"), SATNet(3, "resnet18")
-    found = by_au(theirs.state_dict(), ours, BP4D, ("AU12", "AU45", "AU01"))
+    found = by_au(theirs.state_dict(), ours, theirs.rows_of_aus(), BP4D, ("AU12", "AU45", "AU01"))
     assert torch.equal(found["fc.weight"][0], theirs.fc.weight[6])
     assert torch.equal(found["fc.weight"][1], ours.fc.weight[1])
     assert torch.equal(found["fc.bias"][2], theirs.fc.bias[0])
+
+
+def test_what_attends_for_an_au_goes_with_it() -> None:
+    """Of as many AUs in another order, of which nothing in the shapes tells."""
+    for make in (lambda: SATNet(2, "sanet"), lambda: Delta(2)):
+        theirs, ours = make(), make()
+        per_au = theirs.rows_of_aus()
+        for name, parameter in theirs.named_parameters():
+            if name in per_au:
+                torch.nn.init.normal_(parameter)
+        found = by_au(theirs.state_dict(), ours, per_au, ("AU01", "AU02"), ("AU02", "AU01"))
+        state = theirs.state_dict()
+        assert {name for name in state if len(state[name].shape) and len(state[name]) == 2} == set(per_au)
+        for name, tensor in state.items():
+            assert torch.equal(found[name], tensor.flip(0) if name in per_au else tensor), name
+
+
+UPPER, LOWER = "branches.upper.fc2.weight", "branches.lower.fc2.weight"
+
+
+@pytest.fixture(scope="module")
+def tra_net() -> TRANet:
+    """For AUs 1, 2, 12 and 6, the last below."""
+    return TRANet(4, "masks", ("upper", "upper", "lower", "lower"))
+
+
+@pytest.mark.parametrize(
+    ("theirs", "regions", "upper", "lower"),
+    [
+        (("AU01", "AU02", "AU12", "AU06"), ("upper", "upper", "lower", "lower"), (0, 1), (0, 1)),
+        (("AU02", "AU01", "AU12", "AU06"), ("upper", "upper", "lower", "lower"), (1, 0), (0, 1)),
+        (("AU12", "AU04", "AU01", "AU06"), ("lower", "upper", "upper", "lower"), (1, None), (0, 1)),
+        # AU 6 has looked at another half: its row would read what it never meant.
+        (("AU01", "AU02", "AU12", "AU06"), ("upper", "middle", "lower", "middle"), (0, None), (0, None)),
+        (("AU01", "AU02", "AU12", "AU06"), None, (None, None), (None, None)),
+    ],
+)
+def test_tra_nets_rows_follow_their_aus_within_a_region(
+    tra_net: TRANet,
+    tmp_path: Path,
+    theirs: tuple[str, ...],
+    regions: tuple[str, ...] | None,
+    upper: tuple[int | None, ...],
+    lower: tuple[int | None, ...],
+) -> None:
+    """Which row of the file each row begins with; None: its own."""
+    sizes = {name: (regions or ()).count(name) for name in ("upper", "middle", "lower")}
+    weights = {f"branches.{name}.fc2.weight": torch.randn(n, 256) for name, n in sizes.items() if n}
+    weights |= {} if regions else {UPPER: torch.randn(2, 256), LOWER: torch.randn(2, 256)}
+    path = tmp_path / "best.safetensors"
+    engine = {"aus": theirs, "variant": {"variant": "masks"} | ({"regions": regions} if regions else {})}
+    checkpoint.write(path, weights, {"recipe": {"engine": engine}})
+    with torch.device("meta"):
+        recipe = read_recipe(
+            "tranet-synth",
+            [
+                "engine.aus=['AU01', 'AU02', 'AU12', 'AU06']",
+                "engine.variant={variant = 'masks', regions = ['upper', 'upper', 'lower', 'lower']}",
+            ],
+        )
+    found = initial_weights(path, tra_net, recipe)
+    for name, rows in ((UPPER, upper), (LOWER, lower)):
+        own = tra_net.state_dict()[name]
+        for i, row in enumerate(rows):
+            assert torch.equal(found[name][i], own[i] if row is None else weights[name][row]), (name, i)
 
 
 @pytest.fixture

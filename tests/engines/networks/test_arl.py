@@ -9,9 +9,13 @@ import pytest
 import torch
 from torch import nn
 
+from engines.backends.openvino import _core, _traced
+from engines.export import Mixed
 from engines.networks import arl
 from engines.networks.arl import ARL, VARIANTS, Branch, FullyConnectedCRF, PatchConv, RegionLayer
+from engines.weights import randomise
 from pipeline.errors import UsageError
+from train.paper_losses import crf_energy
 
 
 def mean_field_by_loops(logits: np.ndarray, features: np.ndarray, mu: np.ndarray) -> np.ndarray:
@@ -61,17 +65,40 @@ def test_the_crf_is_the_direct_loop(mu: list[list[float]], rng: np.random.Genera
 
 
 def test_the_crf_starts_as_potts_and_refines() -> None:
+    """Two halves that the features part as far as tanh can, 16 of them as in the network."""
     crf = FullyConnectedCRF(8, 8)
     assert crf.compatibility.tolist() == [[0, 1], [1, 0]]
     logits = torch.full((1, 1, 8, 8), -1.0)
     logits[..., 4:] = 1.0
     logits[0, 0, 3, 1] = 1.0  # a stray pixel
-    features = torch.zeros(1, 1, 8, 8)
-    features[..., 4:] = 20.0
+    features = torch.full((1, 16, 8, 8), -1.0)
+    features[..., 4:] = 1.0
     with torch.inference_mode():
         refined = crf(logits, features)
     assert refined[..., 4:].min() > 0.9
     assert refined[..., :4].max() < 0.1
+
+
+@pytest.mark.parametrize(("mean", "low", "high"), [(0.4987, 0.0, 0.05), (0.5013, 0.95, 1.0)])
+def test_the_crf_decides_for_all_pixels_near_a_half(mean: float, low: float, high: float) -> None:
+    """Why new weights must not leave the mean to chance: `ATTENTIVE`."""
+    logits = torch.full((1, 1, 44, 44), math.log(mean / (1 - mean)))
+    with torch.inference_mode():
+        refined = FullyConnectedCRF()(logits, torch.zeros(1, 16, 44, 44))
+    assert low <= refined.min() <= refined.max() <= high
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_new_weights_attend(seed: int) -> None:
+    """Whatever was drawn, by PyTorch or from a bundle's seed."""
+    torch.manual_seed(seed)
+    network = ARL(4)
+    images = torch.randn(1, 3, 176, 176)
+    for _ in range(2):
+        with torch.inference_mode():
+            _, maps = network.eval()(images, return_attention=True)
+        assert min(float(m.refined.min()) for m in maps) > 0.9
+        randomise(network, seed)
 
 
 def test_the_crfs_gradients_are_finite_differences(rng: np.random.Generator) -> None:
@@ -94,6 +121,48 @@ def test_float32_on_the_papers_grid_is_float64() -> None:
         single = crf(logits, features)
         double = crf.double()(logits.double(), features.double())
     assert (single - double).abs().max() < 2e-6
+
+
+@pytest.fixture
+def undecided() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and features of a face whose mean is so near 1/2 that the CRF parts its pixels."""
+    coarse = torch.randn(1, 17, 6, 6, generator=torch.Generator().manual_seed(0))
+    maps = nn.functional.interpolate(coarse, size=(44, 44), mode="bilinear")
+    logits = maps[:, :1] - maps[:, :1].mean() + 0.025
+    return logits, torch.tanh(2 * maps[:, 1:])
+
+
+def test_openvino_computes_the_crf_where_it_decides(undecided: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """By itself: within a network of new weights its maps are 1 everywhere, however they are computed."""
+    crf = FullyConnectedCRF().eval()
+    given = dict(zip(("logits", "features"), (m.numpy() for m in undecided), strict=True))
+    graph = _traced(crf, {name: (array.shape, np.float32) for name, array in given.items()})
+    got = _core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
+    with torch.inference_mode():
+        wanted = crf(*undecided).numpy()
+    assert wanted.min() < 0.1
+    assert wanted.max() > 0.9
+    assert ((wanted > 0.2) & (wanted < 0.8)).mean() > 0.1
+    np.testing.assert_allclose(got, wanted, atol=2e-5)
+
+
+def test_autocast_leaves_the_crf_in_float32(undecided: tuple[torch.Tensor, torch.Tensor]) -> None:
+    """Eagerly and exported, and its energy in training; only what comes in is halved."""
+    logits, features = undecided
+    crf = FullyConnectedCRF()
+    plain, energy = crf(logits, features), crf_energy(crf, logits, features, torch.sigmoid(logits))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(crf(logits, features), plain)
+        assert torch.equal(crf_energy(crf, logits, features, torch.sigmoid(logits)), energy)
+        halved = [m.bfloat16() for m in undecided]
+        assert torch.equal(crf(*halved), crf(*(m.float() for m in halved)))
+    mixed = Mixed(crf, "cpu", torch.bfloat16)
+    given = {"logits": logits, "features": features}
+    with torch.inference_mode():
+        assert torch.equal(mixed(**given), plain)
+    with torch.no_grad():
+        exported = torch.export.export(mixed, (), given, strict=False).module()
+        assert torch.equal(exported(**given), plain)
 
 
 def test_patches_have_their_own_filters() -> None:

@@ -187,6 +187,7 @@ def test_a_wrong_backbone_names_its_keys(tmp_path: Path) -> None:
     del state["layer3.0.conv1.weight"]
     state["layer5.0.conv1.weight"] = torch.zeros(1)
     state["bn1.bias"] = torch.zeros(63)
+    state["bn1.weight"][5], state["layer1.0.bn1.bias"][0] = float("nan"), float("inf")
     save_file(state, tmp_path / "w.safetensors")
     with pytest.raises(EngineError) as error:
         load_backbone(SATNet(5), tmp_path / "w.safetensors")
@@ -194,6 +195,7 @@ def test_a_wrong_backbone_names_its_keys(tmp_path: Path) -> None:
     assert "missing: layer3.0.conv1.weight" in message
     assert "unexpected: layer5.0.conv1.weight" in message
     assert "bn1.bias (63,) for (64,)" in message
+    assert "not finite: bn1.weight, layer1.0.bn1.bias" in message
     assert "\n" not in message
 
 
