@@ -13,11 +13,10 @@ import json
 import os
 import socket
 import socketserver
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import AustreamError, RunError, UsageError
 from pipeline.ring import shared_memory_folder
@@ -131,9 +130,18 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
     return dict(reply["ok"])
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"ctl: {message}; ctl --help shows what it takes")
+
+
 def main(argv: Sequence[str]) -> int:
-    """`run_stream.py ctl …`; the exit code."""
-    parser = argparse.ArgumentParser(
+    """`run_stream.py ctl …`; the exit code.
+
+    Raises:
+        AustreamError: it cannot be done, or is no command; not printed here, as it may quote an address.
+    """
+    parser = _Parser(
         prog="run_stream.py ctl", description="Add, remove and list the live streams of a running instance."
     )
     parser.add_argument("--pid", type=int, help="of the instance, should several be running")
@@ -147,11 +155,7 @@ def main(argv: Sequence[str]) -> int:
         verbs.add_parser(verb, help=what).add_argument(str(VERBS[verb]), metavar=metavar)
     arguments = vars(parser.parse_args(argv))
     pid = arguments.pop("pid")
-    try:
-        reply = ask(arguments, pid)
-    except AustreamError as error:
-        print(f"run_stream.py: {error}", file=sys.stderr)
-        return error.exit_code
+    reply = ask(arguments, pid)
     if arguments["do"] == "list":
         for entry in reply["streams"]:
             numbers = ", ".join(f"{name} {entry[name]}" for name in _NUMBERS)
