@@ -5,7 +5,7 @@
 
 `level` is debug, info, warning or error; `fields` says what can be computed with, and is absent without any.
 
-Whatever is said passes `hide_secrets`: an address that was mistyped reaches messages that do not know it for one.
+Whatever is said passes `hide_secrets`: a mistyped address reaches messages that do not know it for one.
 """
 
 from __future__ import annotations
