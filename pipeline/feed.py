@@ -29,6 +29,8 @@ _LONGEST_JUMP_SECONDS = 5.0
 """A PTS that runs further ahead of the last one than any stall can last is another clock's."""
 _LOOK_SECONDS = 0.05
 
+_A_FILE = "it is a file with an end, no live source; read it by --source in a run of its own"
+
 FeedKind = Literal["connected", "lost", "stalled", "failed", "changed"]
 
 
@@ -99,7 +101,8 @@ def live_frames(
 
     At the start of every epoch comes its `StreamInfo`, then its frames. An epoch begins with every connection
     and, within a connection, with every change of size and every jump of the feed's clock. A feed that is not
-    there is tried again and again; with one thread to a feed, none keeps the others waiting.
+    there is tried again and again; with one thread to a feed, none keeps the others waiting. What turns out to be
+    a file, which shows only when http:// is open, is not read: it would begin again after every end.
 
     Frames are numbered (`Stamp.seq`) over all epochs, as they are decoded: a frame that is dropped here, for
     damage, takes a number with it. The ledger says which those were, and `ledger.captured` is always the next
@@ -124,6 +127,10 @@ def live_frames(
         try:
             source = _opened(spec, stop)
             if source is None:
+                return
+            if not (spec.feed or source.info.live):
+                source.close()
+                on_event(FeedEvent(spec.stream, "failed", max(epoch, next_epoch - 1), _A_FILE, 0.0))
                 return
             since = clock()
             next_epoch, kind, reason = yield from _connection(source, ledger, next_epoch, on_event)
