@@ -14,7 +14,7 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,18 +87,24 @@ class CtlServer:
 def running_instances(parent: Path | None = None) -> dict[int, Path]:
     """By pid: the sockets of this user's runs that take requests."""
     found = {}
+    for path in _living(parent):
+        try:
+            found[int((path / _PID).read_text())] = path / _SOCKET
+        except (OSError, ValueError):
+            continue  # it reads files, or has not begun
+    return found
+
+
+def _living(parent: Path | None) -> Iterator[Path]:
+    """Directories of runs that are on."""
     for path in (parent or shared_memory_folder()).glob("austream-*"):
         try:
             with open(path / "lock", "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # it lives
-            try:
-                found[int((path / _PID).read_text())] = path / _SOCKET
-            except (OSError, ValueError):
-                continue  # it reads files, or has not begun
+        except BlockingIOError:
+            yield path
         except OSError:
             continue
-    return found
 
 
 def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None = None) -> Reply:
@@ -111,6 +117,11 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
     instances = running_instances(parent)
     if pid is not None and pid not in instances:
         raise UsageError(f"ctl --pid {pid}: no instance with live streams runs under this number")
+    if not instances and any(_living(parent)):
+        raise UsageError(
+            "ctl: the run that is on takes no commands: it reads a file, runs with --lossless, or has not yet "
+            "begun; only where all sources are live do streams come and go"
+        )
     if not instances:
         raise UsageError("ctl: no instance with live streams is running; start run_stream.py first")
     if pid is None and len(instances) > 1:

@@ -137,6 +137,17 @@ def test_no_instance_and_several(tmp_path: Path) -> None:
         os.close(lock)
 
 
+def test_a_run_that_takes_no_commands_is_said_to_be_on(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)  # without a CtlServer, as beside a file
+    with pytest.raises(
+        UsageError, match=r"the run that is on takes no commands: it reads a file.*--lossless"
+    ):
+        ask({"do": "list"}, None, tmp_path)
+    directory.close()
+    with pytest.raises(UsageError, match="no instance with live streams is running"):
+        ask({"do": "list"}, None, tmp_path)
+
+
 def test_the_command_line_says_what_is_wrong_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
