@@ -144,6 +144,8 @@ def _reason(error: OSError) -> str:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = _READERS
+    """Connections that may wait to be accepted; beyond that, clients try again a second later."""
 
     def __init__(self, host: str, port: int, token: str | None, health: Health) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

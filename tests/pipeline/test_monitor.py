@@ -217,17 +217,19 @@ def test_who_speaks_slowly_does_not_keep_others_out_for_long(
     """A byte now and then is in time for every read; the request as a whole is not."""
     monkeypatch.setattr(_Handler, "timeout", 1.0)
     monitor.show(snapshot())
-    slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(_READERS)]
+    slow: list[socket.socket] = []
     over = threading.Event()
 
     def drip() -> None:
         while not over.wait(0.1):
-            for connection in slow:
+            for connection in list(slow):
                 with suppress(OSError):
                     connection.send(b"G")
 
     dripping = threading.Thread(target=drip)
     dripping.start()
+    for _ in range(_READERS):
+        slow.append(socket.create_connection(("127.0.0.1", port)))
     try:
         for _ in range(100):
             with suppress(OSError, http.client.HTTPException):
