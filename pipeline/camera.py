@@ -17,8 +17,8 @@ from pipeline.errors import SourceError, StalledError
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 
 cv2.setLogLevel(0)  # OpenCV's own chatter; what is wrong is said here, in one line
-# Whole seconds after which OpenCV's Video4Linux reader gives up waiting for a picture; left alone, ten. A stall
-# is to be noticed within two.
+# Whole seconds after which OpenCV's Video4Linux reader gives up waiting for a picture; left alone, ten.
+# A stall is to be noticed within two.
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
 _WAITED_SECONDS = 0.8
 """A read that fails after so long has waited for a picture; one that fails at once has lost the device."""

@@ -119,8 +119,8 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
         raise UsageError(f"ctl --pid {pid}: no instance with live streams runs under this number")
     if not instances and any(_living(parent)):
         raise UsageError(
-            "ctl: the run that is on takes no commands: it reads a file, runs with --lossless, or has not yet "
-            "begun; only where all sources are live do streams come and go"
+            "ctl: the run that is on takes no commands: it reads a file, runs with --lossless, or has not "
+            "begun yet; only where all sources are live do streams come and go"
         )
     if not instances:
         raise UsageError("ctl: no instance with live streams is running; start run_stream.py first")
