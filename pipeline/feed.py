@@ -101,8 +101,8 @@ def live_frames(
 
     At the start of every epoch comes its `StreamInfo`, then its frames. An epoch begins with every connection
     and, within a connection, with every change of size and every jump of the feed's clock. A feed that is not
-    there is tried again and again; with one thread to a feed, none keeps the others waiting. What turns out to
-    be a file, which shows only when http:// is open, is not read: it would begin again after every end.
+    there is tried again and again; with one thread to a feed, none keeps the others waiting. What turns out
+    to be a file, which shows only when http:// is open, is not read: it would begin again after every end.
 
     Frames are numbered (`Stamp.seq`) over all epochs, as they are decoded: a frame that is dropped here, for
     damage, takes a number with it. The ledger says which those were, and `ledger.captured` is always the next

@@ -222,14 +222,13 @@ def test_who_speaks_slowly_does_not_keep_others_out_for_long(
 
     def drip() -> None:
         while not over.wait(0.1):
-            for connection in list(slow):
+            for connection in slow:
                 with suppress(OSError):
                     connection.send(b"G")
 
     dripping = threading.Thread(target=drip)
     dripping.start()
-    for _ in range(_READERS):
-        slow.append(socket.create_connection(("127.0.0.1", port)))
+    slow.extend(socket.create_connection(("127.0.0.1", port)) for _ in range(_READERS))
     try:
         for _ in range(100):
             with suppress(OSError, http.client.HTTPException):
