@@ -109,9 +109,8 @@ def _latencies(out: Path) -> Latencies:
 def _row(run: LiveRun, address: str, seen: Latencies) -> dict[str, Any]:
     ledger = (run.ledgers() or {}).get(address)
     if ledger is None:
-        raise RunError(
-            f"{address}: no ledger; the run last said: {run.said[-1][1] if run.said else 'nothing'}"
-        )
+        said = "; ".join(line for _, line in run.said[-4:])
+        raise RunError(f"{address}: no ledger, exit code {run.process.returncode}; the run last said: {said}")
     p50, p95, p99 = np.percentile(seen[address][:, 1], (50, 95, 99)) if address in seen else 3 * [np.nan]
     return {
         "feed": address,
