@@ -8,13 +8,14 @@ line of JSON, an object of strings: `{"do": "add", "uri": "rtsp://…"}`; so is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -87,24 +88,24 @@ class CtlServer:
 def running_instances(parent: Path | None = None) -> dict[int, Path]:
     """By pid: the sockets of this user's runs that take requests."""
     found = {}
-    for path in _living(parent):
-        try:
+    for path in _living(parent or shared_memory_folder()):
+        with contextlib.suppress(OSError, ValueError):  # it reads files, or has not begun
             found[int((path / _PID).read_text())] = path / _SOCKET
-        except (OSError, ValueError):
-            continue  # it reads files, or has not begun
     return found
 
 
-def _living(parent: Path | None) -> Iterator[Path]:
-    """Directories of runs that are on."""
-    for path in (parent or shared_memory_folder()).glob("austream-*"):
+def _living(parent: Path) -> list[Path]:
+    """The directories of this user's runs, whether or not they take requests."""
+    living = []
+    for path in parent.glob("austream-*"):
         try:
             with open(path / "lock", "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield path
+            living.append(path)
         except OSError:
             continue
+    return living
 
 
 def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None = None) -> Reply:
@@ -117,10 +118,10 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
     instances = running_instances(parent)
     if pid is not None and pid not in instances:
         raise UsageError(f"ctl --pid {pid}: no instance with live streams runs under this number")
-    if not instances and any(_living(parent)):
+    if not instances and _living(parent or shared_memory_folder()):
         raise UsageError(
-            "ctl: the run that is on takes no commands: it reads a file, runs with --lossless, or has not "
-            "begun yet; only where all sources are live do streams come and go"
+            "ctl: an instance runs but takes no commands: it is just starting, or it reads a file or has "
+            "--lossless, where no stream comes or goes"
         )
     if not instances:
         raise UsageError("ctl: no instance with live streams is running; start run_stream.py first")

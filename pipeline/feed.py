@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Literal
 
-from pipeline.address import without_credentials
+from pipeline.address import scheme_of, without_credentials
 from pipeline.errors import SourceError, StalledError
 from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.sources import Source, SourceSpec, open_source
@@ -28,8 +28,6 @@ LASTED_SECONDS = 10.0
 _LONGEST_JUMP_SECONDS = 5.0
 """A PTS that runs further ahead of the last one than any stall can last is another clock's."""
 _LOOK_SECONDS = 0.05
-
-_A_FILE = "it is a file with an end, no live source; read it by --source in a run of its own"
 
 FeedKind = Literal["connected", "lost", "stalled", "failed", "changed"]
 
@@ -128,7 +126,7 @@ def live_frames(
             source = _opened(spec, stop)
             if source is None:
                 return
-            if not (spec.feed or source.info.live):
+            if scheme_of(spec.uri) in ("http", "https") and not source.info.live:
                 source.close()
                 on_event(FeedEvent(spec.stream, "failed", max(epoch, next_epoch - 1), _A_FILE, 0.0))
                 return
@@ -146,6 +144,9 @@ def live_frames(
         until = clock() + wait_seconds
         while not stop() and (left := until - clock()) > 0:
             sleep(min(left, _LOOK_SECONDS))
+
+
+_A_FILE = "it is a file with an end, no live source; read it by --source in a run of its own"
 
 
 def _connection(

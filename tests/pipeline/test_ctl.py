@@ -140,7 +140,7 @@ def test_no_instance_and_several(tmp_path: Path) -> None:
 def test_a_run_that_takes_no_commands_is_said_to_be_on(tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)  # without a CtlServer, as beside a file
     with pytest.raises(
-        UsageError, match=r"the run that is on takes no commands: it reads a file.*--lossless"
+        UsageError, match=r"an instance runs but takes no commands: .*it reads a file.*--lossless"
     ):
         ask({"do": "list"}, None, tmp_path)
     directory.close()
