@@ -83,12 +83,19 @@ def _watched(addresses: list[str], out: Path, engine: str, seconds: float) -> tu
         run.wait_for_rows(addresses, 1, _BEGIN_SECONDS)
         run.pids()
         time.sleep(max(0.0, seconds - _BEFORE_END_SECONDS))
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            page = answer.read().decode().splitlines()
+        page = _page(port).splitlines()
         run.wait(_END_SECONDS)
     finally:
         run.end()
     return run, [line for line in page if _SHOWN.match(line)]
+
+
+def _page(port: int) -> str:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            return str(answer.read().decode())
+    except OSError as error:
+        raise RunError(f"the metrics page cannot be read: {error}; has the run ended early?") from None
 
 
 Latencies = dict[str, NDArray[np.float64]]
