@@ -13,6 +13,7 @@ BENCHES = {
     "memory": "memory by process over loops of a clip",
     "stops": "every way a run can end, and what it leaves behind",
     "faults": "what can break while feeds are analysed, broken on purpose; --soak 30m for long",
+    "many_feeds": "RTSP feeds of one clip at once into one run: ledgers, latencies, its metrics page",
     "diffmap": "the difference-map kernel beside NumPy and OpenCV",
     "transport": "frames between two processes: ours beside ZeroMQ bytes and multiprocessing.Queue",
     "engine": "every engine × backend × precision beside PyTorch eager: speed, size, build, start-up, parity",

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -109,6 +110,20 @@ def _signalled(stage: str, number: signal.Signals) -> Step:
     return send
 
 
+def _slow_down(stage: str) -> Step:
+    """Let a stage run for a tenth of the time."""
+
+    def slow(scene: Scene) -> None:
+        until = time.monotonic() + _SLOW_SECONDS
+        while scene.run.running and time.monotonic() < until:
+            for number, seconds in ((signal.SIGSTOP, 0.9), (signal.SIGCONT, 0.1)):
+                with contextlib.suppress(ProcessLookupError):
+                    _signalled(stage, number)(scene)
+                time.sleep(seconds)
+
+    return slow
+
+
 def _prepare_subscriber(scene: Scene) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
@@ -165,7 +180,7 @@ def _step_clock(seconds: float) -> Step:
     return step
 
 
-_STALL_SECONDS, _BAD_SECONDS, _DOWN_SECONDS = 4.0, 4.0, 5.0
+_STALL_SECONDS, _BAD_SECONDS, _DOWN_SECONDS, _SLOW_SECONDS = 4.0, 4.0, 5.0, 8.0
 FAULTS: dict[str, Fault] = {
     "RTSP drop": Fault(_told("drop")),
     "RTSP stall": Fault(_told("stall"), _told("go"), _STALL_SECONDS),
@@ -183,7 +198,9 @@ FAULTS: dict[str, Fault] = {
         for how, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP))
         for stage in STAGES
     },
-    "slow sink": Fault(
+    "slow sink": Fault(_slow_down("sink"), new_epoch=False),
+    "slow subscriber": Fault(
+        # It loses rows of its own, by ZeroMQ's leave; nobody waits for it.
         _signal_subscriber(signal.SIGSTOP),
         _signal_subscriber(signal.SIGCONT),
         _BAD_SECONDS,

@@ -2,12 +2,14 @@
 
 Two feeds come from RTSP servers of its own; `run_stream.py` is started on both as a user would start it. When
 it gives results, one thing is broken, and mended again where it does not mend by itself. Then one looks, from
-outside: when the run said so, when the broken feed's results were back, how long each feed gave none,
-which frames were lost and why, and what is left of processes, descriptors and shared memory. `--soak 30m`
-breaks things at random in one long run instead, and draws memory and descriptors.
+outside: when the run said so, when the broken feed's results were back, how long after the first key frame of
+a new connection, how long each feed gave none, which frames were lost and why, and what is left of processes,
+descriptors and shared memory. `--soak 30m` breaks things at random in one long run instead, and draws memory
+and descriptors.
 
 What the run is to blame for: hanging, ending with a traceback or without whole files, a ledger that does not
-balance, anything left behind. The exit code says whether there was any of it.
+balance or that its rows belie, rows out of order, results later than FIRST_RESULT_SECONDS after the key
+frame, growth beyond MOST_GROWTH, anything left behind. The exit code says whether there was any of it.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.breaking import FAULTS, Fault, NotRunError, Scene
-from bench.feeds import RtspServer, write_pictures
-from bench.live_run import LiveRun, Sample
+from bench.feeds import RtspServer, playing
+from bench.live_run import LiveRun, Sample, too_much
 from bench.report import print_table, write_json
 from bench.soak import soak
 from pipeline.errors import RunError, UsageError
@@ -36,6 +38,10 @@ _SETTLED_ROWS = 40
 _PATIENCE_SECONDS = 40.0
 _AFTER_SECONDS = 3.0
 """How long it is watched after the results are back."""
+FIRST_RESULT_SECONDS = 3.0
+"""From the first key frame of a new connection to its first result."""
+MOST_GROWTH = {"processes": 0, "descriptors": 8, "shared_files": 4, "memory_mb": 100.0}
+"""Over one fault. Memory still settles when a run is young; a restarted stage opens its sockets anew."""
 _SAYS = re.compile(r": (lost|stalled|failed|changed)\b|^the \w+ stage (?!is at work)|^run_stream\.py: ")
 
 
@@ -61,7 +67,8 @@ def main(argv: list[str]) -> int:
         if name not in FAULTS:
             raise UsageError(f"--only {name}: no such fault; expected one of {', '.join(FAULTS)}")
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
-        options = _server_options(arguments, Path(folder) / "pictures")
+        clip = arguments.source or render_demo()
+        options = playing(clip, Path(folder) / "pictures", arguments.size, arguments.rate, seconds=10)
         if arguments.soak:
             rows, blame = soak(arguments, options, Path(folder))
         else:
@@ -75,14 +82,6 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         write_json(arguments.json, rows)
     return int(blame)
-
-
-def _server_options(arguments: argparse.Namespace, pictures: Path) -> list[str]:
-    width, height = map(int, arguments.size.split("x"))
-    clip = arguments.source or render_demo()
-    write_pictures(clip, pictures, (width, height), most=10 * arguments.rate)
-    options = ["--pictures", str(pictures), "--size", arguments.size, "--rate", str(arguments.rate)]
-    return [*options, "--gop", str(arguments.rate)]
 
 
 def _row(name: str, arguments: argparse.Namespace, options: list[str], folder: Path) -> dict[str, Any]:
@@ -125,17 +124,28 @@ def _broken(fault: Fault, scene: Scene, engine: str) -> dict[str, Any]:
         after = run.sample() if run.running else None
         running = run.running
         willing = run.end()
+        key_at = None if recovered_at is None else scene.victim.last_key(healed_at, recovered_at)
+        first_result = "–" if key_at is None else _since(key_at, recovered_at)
+        growth = _growth(before, after)
         said = next(((at, line) for at, line in run.said if at > broken_at and _SAYS.search(line)), None)
         return {
             "outcome": _outcome(run, running, recovered_at),
             "detected_s": _since(broken_at, said[0] if said else None),
             "recovered_s": _since(healed_at, recovered_at),
+            "first_result_s": first_result,
             "gap_s": run.longest_gap(addresses[0], broken_at, until),
             "others_gap_s": max((run.longest_gap(a, broken_at, until) for a in addresses[1:]), default="–"),
             **_losses(run, addresses),
-            **_growth(before, after),
+            **growth,
             "said": "" if said is None else said[1][:100],
-            "to_blame": _blame(fault, run, running, willing, recovered_at),
+            "to_blame": ", ".join(
+                [
+                    *run.complaints(fault.no_files),
+                    *_too_bad(fault, running, willing, recovered_at),
+                    *too_late(first_result),
+                    *too_much(growth, MOST_GROWTH),
+                ]
+            ),
         }
     finally:
         run.end()
@@ -143,8 +153,8 @@ def _broken(fault: Fault, scene: Scene, engine: str) -> dict[str, Any]:
 
 
 _COLUMNS = (
-    *("outcome", "detected_s", "recovered_s", "gap_s", "others_gap_s", "frames_lost", "others_lost"),
-    *("processes", "descriptors", "shared_files", "memory_mb", "said"),
+    *("outcome", "detected_s", "recovered_s", "first_result_s", "gap_s", "others_gap_s"),
+    *("frames_lost", "others_lost", "processes", "descriptors", "shared_files", "memory_mb", "said"),
 )
 
 
@@ -158,24 +168,23 @@ def _outcome(run: LiveRun, running: bool, recovered_at: float | None) -> str:
     return "recovered" if recovered_at is not None else "no results again"
 
 
-def _blame(fault: Fault, run: LiveRun, running: bool, willing: bool, recovered_at: float | None) -> str:
-    """What the run is to blame for, in words; empty: nothing."""
-    ledgers = run.ledgers()
-    found = run.left()
-    if any(line.startswith("Traceback") for _, line in run.said):
-        found.append("a traceback")
+def _too_bad(fault: Fault, running: bool, willing: bool, recovered_at: float | None) -> list[str]:
+    """How it came through is not as it should be."""
+    found = []
     if not running and not fault.may_end:
         found.append("the run ended")
     if running and recovered_at is None:
         found.append("no results again")
     if not willing:
         found.append("had to be killed")
-    if ledgers is None and not fault.no_files:
-        found.append("no whole file")
-    unbalanced = [stream for stream, ledger in (ledgers or {}).items() if not ledger["balanced"]]
-    if unbalanced:
-        found.append(f"{len(unbalanced)} ledgers do not balance")
-    return ", ".join(found)
+    return found
+
+
+def too_late(first_result_seconds: float | str) -> list[str]:
+    """The first result came late after the key frame; no figure is no blame."""
+    if isinstance(first_result_seconds, str) or first_result_seconds <= FIRST_RESULT_SECONDS:
+        return []
+    return [f"first result {first_result_seconds:.1f} s after the key frame"]
 
 
 def _losses(run: LiveRun, addresses: list[str]) -> dict[str, str]:
@@ -194,7 +203,7 @@ def lost_frames(ledger: dict[str, Any]) -> str:
     return ", ".join(parts) or "none"
 
 
-def _growth(before: Sample, after: Sample | None) -> dict[str, Any]:
+def _growth(before: Sample, after: Sample | None) -> dict[str, float]:
     if after is None:
         return {}
     return {

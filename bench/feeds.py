@@ -47,6 +47,9 @@ class RtspServer:
         except FileNotFoundError:
             raise RunError(f"no {PYTHON}; to install: apt-get install python3 {PACKAGES}") from None
         self._lines: SimpleQueue[str | None] = SimpleQueue()
+        self.keys: list[float] = []
+        """When the first key frame went out after every request to play and every change of size, on the
+        monotonic clock."""
         Thread(target=self._listen, daemon=True).start()
         try:
             self.port = int(self.wait("port"))
@@ -81,6 +84,10 @@ class RtspServer:
                 return line.removeprefix(words).strip()
         raise RunError(f"the RTSP server did not say: {words}")
 
+    def last_key(self, since: float, until: float) -> float | None:
+        """The last of the `keys` in an interval: that of the connection in use at its end."""
+        return max((at for at in self.keys if since <= at <= until), default=None)
+
     def close(self) -> None:
         """Stop the server at once."""
         self.process.kill()
@@ -96,6 +103,8 @@ class RtspServer:
     def _listen(self) -> None:
         stdout: Iterable[str] = self.process.stdout or ()
         for line in stdout:
+            if line.startswith("key "):
+                self.keys.append(float(line.removeprefix("key ")))
             self._lines.put(line.strip())
         self._lines.put(None)
 
@@ -106,6 +115,19 @@ class RtspServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def playing(clip: Path, folder: Path, size: str, rate_hz: int, seconds: float) -> list[str]:
+    """Options of a server that plays the beginning of a clip again and again, a key frame a second.
+
+    Args:
+        folder: for its pictures; made anew.
+        size: WxH.
+    """
+    width, height = map(int, size.split("x"))
+    write_pictures(clip, folder, (width, height), most=round(seconds * rate_hz))
+    words = ["--pictures", str(folder), "--size", size, "--rate", str(rate_hz)]
+    return [*words, "--gop", str(rate_hz)]
 
 
 def write_pictures(clip: Path, folder: Path, size_wh: tuple[int, int], most: int) -> int:

@@ -19,6 +19,7 @@ from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from bench.processes import alive, descriptors, memory_mb, processes_of, run_folder
+from bench.row_check import wrong_rows
 from pipeline.errors import RunError
 
 _ROOT = Path(__file__).parents[1]
@@ -46,6 +47,15 @@ class Sample:
     """Resident; pages that several share count for each."""
     shared_files: int
     """In the run's directory in shared memory."""
+
+
+def too_much(growth: Mapping[str, float], most: Mapping[str, float], per: str = "") -> list[str]:
+    """What grew beyond its bound, in words; `per`: such as ` an hour`."""
+    return [
+        f"{name} {grown:+.0f}{per}, at most {most[name]:+.0f}"
+        for name, grown in growth.items()
+        if grown > most[name]
+    ]
 
 
 class LiveRun:
@@ -142,6 +152,19 @@ class LiveRun:
             files,
         )
 
+    def wait(self, seconds: float) -> None:
+        """Until it has ended by itself.
+
+        Raises:
+            RunError: it has not, within the time.
+        """
+        try:
+            self.process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            raise RunError(
+                f"the run did not end within {seconds:g} s; it last said: {self.said[-1:]}"
+            ) from None
+
     def end(self) -> bool:
         """End it as Ctrl-C does; False where it had to be killed."""
         willing = True
@@ -169,6 +192,29 @@ class LiveRun:
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         return [f"{len(pids)} processes"] * bool(pids) + ["shared memory"] * folder
+
+    def complaints(self, no_files: bool = False) -> list[str]:
+        """What it is to blame for once it has ended, a few words each.
+
+        Args:
+            no_files: its files need not be whole.
+        """
+        found = self.left()
+        if any(line.startswith("Traceback") for _, line in self.said):
+            found.append("a traceback")
+        ledgers, part = self.ledgers(), self.out.with_name(self.out.name + ".part")
+        if ledgers is None and not no_files:
+            found.append("no whole file")
+        if ledgers is not None and part.exists():
+            found.append("a .part beside the whole file")
+        unbalanced = sum(not ledger["balanced"] for ledger in (ledgers or {}).values())
+        if unbalanced:
+            found.append(f"{unbalanced} ledgers do not balance")
+        written = part if ledgers is None else self.out
+        if written.exists():
+            with written.open() as lines:
+                found += wrong_rows(lines, whole=ledgers is not None)
+        return found
 
     def ledgers(self) -> dict[str, dict[str, Any]] | None:
         """The ledger rows by stream; None where the file is not whole."""

@@ -3,7 +3,8 @@ bindings; `bench/feeds.py` starts it and tells it what to do.
 
 It serves one feed, `/live`, on a loopback port and says on stdout what happens, one line each with the time
 of the machine's monotonic clock, which every process shares: `port N`, `play T` (a client has asked to play),
-`key T` (the first key frame since), and `done COMMAND T`. Commands come on stdin, one a line:
+`key T` (the first key frame since, or since a change of size), and `done COMMAND T`. Commands come on stdin,
+one a line:
 
     drop             close the connections of all clients
     refuse, accept   answer 404 from now on, and no longer
@@ -107,7 +108,7 @@ class Feed:
         self._stalled = False
 
     def size(self, size: str) -> None:
-        self._size = size
+        self._size, self._wants_key = size, True
         if self._media is not None:
             self._media.get_by_name("size").set_property("caps", self._caps())
         self.accept()

@@ -7,7 +7,7 @@ import random
 import re
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.breaking import FAULTS, Fault, Scene
 from bench.feeds import RtspServer
-from bench.live_run import LiveRun, Sample
+from bench.live_run import LiveRun, Sample, too_much
 from pipeline.errors import UsageError
 
 _BEGIN_SECONDS = 240.0
@@ -26,20 +26,24 @@ _SAMPLE_SECONDS = 1.0
 _PAUSE_SECONDS = (8.0, 16.0)
 """Between two faults; at the least so long that no stage is started anew more than five times a minute."""
 _PATIENCE_SECONDS = 60.0
-_NOT_AT_RANDOM = frozenset({"resize", "slow sink", "clock an hour ahead", "clock an hour back"})
+MOST_AN_HOUR = {"processes": 1.0, "descriptors": 20.0, "shared_files": 20.0, "memory_mb": 100.0}
+"""Of growth; more is a leak."""
+_JUDGED_SECONDS = 300.0
+"""A second half shorter than this says nothing about growth."""
+_NOT_AT_RANDOM = frozenset({"resize", "slow subscriber", "clock an hour ahead", "clock an hour back"})
 """They want something prepared before the run; nor what a run may end of. (It resizes in its own way.)"""
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
-def seconds_of(text: str) -> float:
-    """`90s`, `30m` or `2h`.
+def seconds_of(text: str, flag: str = "--soak") -> float:
+    """`90s`, `30m` or `2h`; `flag` is named in the error.
 
     Raises:
         UsageError: it is none of them.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
     if found is None or not float(found[1]):
-        raise UsageError(f"--soak {text}: expected a time such as 90s, 30m or 2h")
+        raise UsageError(f"{flag} {text}: expected a time such as 90s, 30m or 2h")
     return float(found[1]) * _UNITS[found[2]]
 
 
@@ -50,8 +54,7 @@ def soak(
     seconds = seconds_of(arguments.soak)
     chance = random.Random(arguments.seed)
     faults = {name: f for name, f in FAULTS.items() if not f.may_end and name not in _NOT_AT_RANDOM}
-    sizes = cycle(["480x270", arguments.size])
-    faults["resize"] = Fault(lambda scene: scene.victim.tell(f"size {next(sizes)}"))
+    faults["resize"] = _resizing(arguments.size)
     with ExitStack() as stack:
         servers = [stack.enter_context(RtspServer(*server_options)) for _ in range(arguments.feeds)]
         scene = Scene(folder, servers, stack)
@@ -68,17 +71,27 @@ def soak(
         sampler.join()
         running = run.running
         willing = run.end()
-        left = run.left()
-        ledgers = run.ledgers() or {}
+        found = [f"{name}: no results again" for name, _, wait in broken if wait is None]
+        found += [] if running else [f"the run ended, exit {run.process.returncode}: {run.said[-1][1][:80]}"]
+        found += [] if willing else ["had to be killed"]
+        found += [*run.complaints(), *leaks(samples)]
     if arguments.plot:
         draw(
             arguments.plot, samples, broken, f"{arguments.feeds} feeds, {arguments.engine}, {arguments.soak}"
         )
-    whole = bool(ledgers) and all(ledger["balanced"] for ledger in ledgers.values())
-    lost = [at is None for _, _, at in broken]
-    blame = not running or not willing or bool(left) or not whole or any(lost)
-    end = "in order" if running and willing and whole and not left else f"{run.said[-1][1][:80]} {left}"
-    return [*_by_fault(broken), *_trends(samples), _plain("how it ended", end)], blame
+    lasted = f"{(samples[-1].seconds - samples[0].seconds) / 60:.1f} minutes" if samples else "no time"
+    end = [
+        _plain("lasted", f"{lasted} of {arguments.soak}"),
+        _plain("to blame", ", ".join(found) or "nothing"),
+    ]
+    return [*_by_fault(broken), *_trends(samples), *end], bool(found)
+
+
+def _resizing(size: str) -> Fault:
+    """Another size each time, of every feed for itself: a server that came back has its first one again."""
+    other = "480x270" if size != "480x270" else "640x360"
+    sizes: dict[RtspServer, Iterator[str]] = defaultdict(lambda: cycle([other, size]))
+    return Fault(lambda scene: scene.victim.tell(f"size {next(sizes[scene.victim])}"))
 
 
 def _sample(run: LiveRun, samples: list[Sample], over: Event) -> None:
@@ -108,8 +121,6 @@ def _break_at_random(
         faults[name].heal(scene)
         back = run.await_row(stream, healed_at, epoch if faults[name].new_epoch else -1, _PATIENCE_SECONDS)
         broken.append((name, at, None if back is None else back - healed_at))
-        if back is None:
-            break
         time.sleep(chance.uniform(*_PAUSE_SECONDS))
     return broken
 
@@ -126,18 +137,38 @@ def _by_fault(broken: Sequence[Broken]) -> list[dict[str, Any]]:
     return rows
 
 
-def _trends(samples: Sequence[Sample]) -> list[dict[str, Any]]:
-    """Of the second half, as the first fills what fills up."""
-    half = samples[len(samples) // 2 :]
-    if len(half) < 3:
+def growth_an_hour(samples: Sequence[Sample]) -> dict[str, float]:
+    """Of the second half, as the first fills what fills up; by medians, which restarts do not touch.
+
+    From the median of the third quarter to that of the fourth, per hour. Empty without enough samples.
+    """
+    quarter = len(samples) // 4
+    if not quarter:
+        return {}
+    third, last = samples[-2 * quarter : -quarter], samples[-quarter:]
+
+    def median(name: str, of: Sequence[Sample]) -> float:
+        return float(np.median([getattr(sample, name) for sample in of]))
+
+    hours = (median("seconds", last) - median("seconds", third)) / 3600
+    return {name: (median(name, last) - median(name, third)) / hours for name in MOST_AN_HOUR}
+
+
+def leaks(samples: Sequence[Sample]) -> list[str]:
+    """What grows too fast in the second half, if that is long enough to tell."""
+    if not samples or samples[-1].seconds - samples[0].seconds < 2 * _JUDGED_SECONDS:
         return []
-    hours = np.array([s.seconds for s in half]) / 3600
+    return too_much(growth_an_hour(samples), MOST_AN_HOUR, " an hour")
+
+
+def _trends(samples: Sequence[Sample]) -> list[dict[str, Any]]:
+    half = samples[len(samples) // 2 :]
     rows = []
-    for name, unit in (("memory_mb", "MB"), ("descriptors", ""), ("processes", ""), ("shared_files", "")):
-        values = np.array([getattr(s, name) for s in half], float)
-        slope = np.polyfit(hours - hours[0], values, 1)[0]
-        text = f"median {np.median(values):.0f} {unit}, from {values.min():.0f} to {values.max():.0f}"
-        rows.append(_plain(name, f"{text}, {slope:+.1f} an hour"))
+    for name, an_hour in growth_an_hour(samples).items():
+        values = np.array([getattr(sample, name) for sample in half], float)
+        unit = " MB" if name == "memory_mb" else ""
+        text = f"median {np.median(values):.0f}{unit}, from {values.min():.0f} to {values.max():.0f}"
+        rows.append(_plain(name, f"{text}, {an_hour:+.1f} an hour"))
     return rows
 
 

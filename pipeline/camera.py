@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,10 +17,13 @@ from pipeline.errors import SourceError, StalledError
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 
 cv2.setLogLevel(0)  # OpenCV's own chatter; what is wrong is said here, in one line
-# Seconds after which OpenCV's Video4Linux reader gives up waiting for a picture; left alone, ten.
-os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "2")
-_WAITED_SECONDS = 1.5
+# Whole seconds after which OpenCV's Video4Linux reader gives up waiting for a picture; left alone, ten.
+# A stall is to be noticed within two.
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "1")
+_WAITED_SECONDS = 0.8
 """A read that fails after so long has waited for a picture; one that fails at once has lost the device."""
+_FIRST_SECONDS = 5.0
+"""A camera that has just been opened may take so long to its first picture."""
 
 
 class CameraSource:
@@ -38,8 +42,8 @@ class CameraSource:
     ):
         self._stop = stop
         self._device = (open_device or cv2.VideoCapture)(number)
-        ok, first = self._device.read() if self._device.isOpened() else (False, None)
-        if not ok or first is None:
+        first = self._first_picture()
+        if first is None:
             self._device.release()
             raise SourceError(f"--camera {number}: {_why_not(Path(f'/dev/video{number}'))}")
         height, width = first.shape[:2]
@@ -67,6 +71,18 @@ class CameraSource:
 
     def close(self) -> None:
         self._device.release()
+
+    def _first_picture(self) -> Any:
+        """An array; None when none comes."""
+        began = asked = time.monotonic()
+        while self._device.isOpened() and asked - began < _FIRST_SECONDS and not self._stop():
+            ok, image = self._device.read()
+            if ok and image is not None:
+                return image
+            if time.monotonic() - asked < _WAITED_SECONDS:
+                break
+            asked = time.monotonic()
+        return None
 
 
 def _why_not(device: Path) -> str:

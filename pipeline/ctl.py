@@ -8,16 +8,16 @@ line of JSON, an object of strings: `{"do": "add", "uri": "rtsp://…"}`; so is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
 import socket
 import socketserver
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pipeline.errors import AustreamError, RunError, UsageError
 from pipeline.ring import shared_memory_folder
@@ -88,18 +88,24 @@ class CtlServer:
 def running_instances(parent: Path | None = None) -> dict[int, Path]:
     """By pid: the sockets of this user's runs that take requests."""
     found = {}
-    for path in (parent or shared_memory_folder()).glob("austream-*"):
+    for path in _living(parent or shared_memory_folder()):
+        with contextlib.suppress(OSError, ValueError):  # it reads files, or has not begun
+            found[int((path / _PID).read_text())] = path / _SOCKET
+    return found
+
+
+def _living(parent: Path) -> list[Path]:
+    """The directories of this user's runs, whether or not they take requests."""
+    living = []
+    for path in parent.glob("austream-*"):
         try:
             with open(path / "lock", "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # it lives
-            try:
-                found[int((path / _PID).read_text())] = path / _SOCKET
-            except (OSError, ValueError):
-                continue  # it reads files, or has not begun
+        except BlockingIOError:
+            living.append(path)
         except OSError:
             continue
-    return found
+    return living
 
 
 def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None = None) -> Reply:
@@ -112,6 +118,11 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
     instances = running_instances(parent)
     if pid is not None and pid not in instances:
         raise UsageError(f"ctl --pid {pid}: no instance with live streams runs under this number")
+    if not instances and _living(parent or shared_memory_folder()):
+        raise UsageError(
+            "ctl: an instance runs but takes no commands: it is just starting, or it reads a file or has "
+            "--lossless, where no stream comes or goes"
+        )
     if not instances:
         raise UsageError("ctl: no instance with live streams is running; start run_stream.py first")
     if pid is None and len(instances) > 1:
@@ -131,9 +142,18 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
     return dict(reply["ok"])
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"ctl: {message}; ctl --help shows what it takes")
+
+
 def main(argv: Sequence[str]) -> int:
-    """`run_stream.py ctl …`; the exit code."""
-    parser = argparse.ArgumentParser(
+    """`run_stream.py ctl …`; the exit code.
+
+    Raises:
+        AustreamError: it cannot be done, or is no command; not printed here, as it may quote an address.
+    """
+    parser = _Parser(
         prog="run_stream.py ctl", description="Add, remove and list the live streams of a running instance."
     )
     parser.add_argument("--pid", type=int, help="of the instance, should several be running")
@@ -147,11 +167,7 @@ def main(argv: Sequence[str]) -> int:
         verbs.add_parser(verb, help=what).add_argument(str(VERBS[verb]), metavar=metavar)
     arguments = vars(parser.parse_args(argv))
     pid = arguments.pop("pid")
-    try:
-        reply = ask(arguments, pid)
-    except AustreamError as error:
-        print(f"run_stream.py: {error}", file=sys.stderr)
-        return error.exit_code
+    reply = ask(arguments, pid)
     if arguments["do"] == "list":
         for entry in reply["streams"]:
             numbers = ", ".join(f"{name} {entry[name]}" for name in _NUMBERS)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from threading import Thread
 from typing import Literal
 
-from pipeline.address import without_credentials
+from pipeline.address import scheme_of, without_credentials
 from pipeline.errors import SourceError, StalledError
 from pipeline.messages import Frame, Ledger, StreamInfo
 from pipeline.sources import Source, SourceSpec, open_source
@@ -99,7 +99,8 @@ def live_frames(
 
     At the start of every epoch comes its `StreamInfo`, then its frames. An epoch begins with every connection
     and, within a connection, with every change of size and every jump of the feed's clock. A feed that is not
-    there is tried again and again; with one thread to a feed, none keeps the others waiting.
+    there is tried again and again; with one thread to a feed, none keeps the others waiting. What turns out
+    to be a file, which shows only when http:// is open, is not read: it would begin again after every end.
 
     Frames are numbered (`Stamp.seq`) over all epochs, as they are decoded: a frame that is dropped here, for
     damage, takes a number with it. The ledger says which those were, and `ledger.captured` is always the next
@@ -125,6 +126,10 @@ def live_frames(
             source = _opened(spec, stop)
             if source is None:
                 return
+            if scheme_of(spec.uri) in ("http", "https") and not source.info.live:
+                source.close()
+                on_event(FeedEvent(spec.stream, "failed", max(epoch, next_epoch - 1), _A_FILE, 0.0))
+                return
             since = clock()
             next_epoch, kind, reason = yield from _connection(source, ledger, next_epoch, on_event)
             if clock() - since >= LASTED_SECONDS:
@@ -139,6 +144,9 @@ def live_frames(
         until = clock() + wait_seconds
         while not stop() and (left := until - clock()) > 0:
             sleep(min(left, _LOOK_SECONDS))
+
+
+_A_FILE = "it is a file with an end, no live source; read it by --source in a run of its own"
 
 
 def _connection(

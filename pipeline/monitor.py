@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -37,7 +38,7 @@ STALE_SECONDS = 10.0
 _READERS = 16
 """Requests answered at a time; more are turned away."""
 _REQUEST_SECONDS = 5.0
-"""How long a request may take to arrive."""
+"""How long a request and its answer may take, however many bytes come one by one."""
 
 
 class Health:
@@ -143,6 +144,8 @@ def _reason(error: OSError) -> str:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = _READERS
+    """Connections that may wait to be accepted; beyond that, clients try again a second later."""
 
     def __init__(self, host: str, port: int, token: str | None, health: Health) -> None:
         self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -172,6 +175,20 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version, sys_version = "austream", ""
     timeout = _REQUEST_SECONDS
+
+    def setup(self) -> None:
+        super().setup()
+        self._deadline = threading.Timer(self.timeout, self._hang_up)
+        self._deadline.daemon = True
+        self._deadline.start()
+
+    def finish(self) -> None:
+        self._deadline.cancel()
+        super().finish()
+
+    def _hang_up(self) -> None:
+        with suppress(OSError):  # it is gone
+            self.connection.shutdown(socket.SHUT_RDWR)
 
     def do_GET(self) -> None:
         if not self._may_read():

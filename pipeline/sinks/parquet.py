@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from engines.spec import EngineSpec
 from pipeline.messages import AUResult, Frame, Geometry, Ledger, LevelShares, Quality, StreamInfo
 from pipeline.sinks.encode import json_line
-from pipeline.sinks.files import PartFile
+from pipeline.sinks.files import LOG, PartFile
 
 ROWS_PER_GROUP = 2048
 """Rows held in memory before they are written: about a minute of one face at 30 fps."""
@@ -111,7 +112,7 @@ class ParquetSink:
         self._rows: list[dict[str, Any]] = []
         self._ledgers: list[Ledger] = []
         self._writer: pq.ParquetWriter | None = None
-        self._ended = False
+        self._ended = self._readable = False
         self._part = PartFile(path)
 
     def open_stream(self, info: StreamInfo) -> None:
@@ -131,8 +132,18 @@ class ParquetSink:
         return [self._part.commit()]
 
     def abort(self) -> None:
-        # Without its footer the file cannot be read: nothing in it is worth keeping.
-        self._part.discard()
+        # With its footer the .part can be read; without it nothing in it is worth keeping.
+        with suppress(Exception):  # what ended the run is said elsewhere
+            self._end()
+        if self._readable:
+            self._part.abandon()
+        else:
+            with suppress(Exception):  # otherwise it complains when it is collected
+                if self._writer is not None:
+                    self._writer.close()
+            frames = self._part.rows
+            LOG.warning("%s: removed: the end of its %d frames could not be written", self._part.part, frames)
+            self._part.discard()
 
     def _write_group(self) -> None:
         with self._part.errors():
@@ -153,3 +164,4 @@ class ParquetSink:
             self._writer.add_key_value_metadata({LEDGERS_KEY: ledgers})
             self._writer.close()
         self._part.close()
+        self._readable = True

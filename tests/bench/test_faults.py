@@ -1,22 +1,29 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any, cast
 
+import av
 import cv2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.__main__ import main
-from bench.breaking import FAULTS, STAGES
+from bench.breaking import FAULTS, STAGES, Scene, _slow_down
 from bench.clock_step import SteppedClock
-from bench.faults import _SAYS, lost_frames
+from bench.faults import _SAYS, MOST_GROWTH, lost_frames, too_late
 from bench.feeds import RtspServer
-from bench.live_run import LiveRun, Sample, Seen
-from bench.soak import _NOT_AT_RANDOM, _trends, draw, seconds_of
+from bench.live_run import LiveRun, Sample, Seen, too_much
+from bench.row_check import wrong_rows
+from bench.soak import _NOT_AT_RANDOM, _resizing, _trends, draw, leaks, seconds_of
 from pipeline.errors import RunError, UsageError
 from pipeline.messages import Ledger
 
@@ -134,3 +141,134 @@ def test_the_soaks_plot_and_trends(tmp_path: Path) -> None:
     image = cv2.imread(str(tmp_path / "soak.png"))
     assert image is not None
     assert image.shape[0] > 400
+
+
+def _result(frame: int, epoch: int = 0, face: int | None = None, stream: str = "a") -> dict[str, Any]:
+    return {"type": "result", "stream": stream, "epoch": epoch, "frame": frame, "face": face}
+
+
+def _ledger(delivered: int, stream: str = "a") -> dict[str, Any]:
+    return {"type": "ledger", "stream": stream, "delivered": delivered}
+
+
+HEADER = {"type": "header"}
+TWO_FACES = [_result(3, face=0), _result(3, face=1), _result(4, face=0)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ([HEADER, _ledger(0)], ""),
+        ([HEADER, _result(0), *TWO_FACES, _result(5, 2, face=0), _ledger(4)], ""),
+        ([HEADER, _result(7), _result(1, stream="b"), _result(8), _ledger(2), _ledger(1, "b")], ""),
+        ([_result(0), _ledger(1)], "headers missing"),
+        ([HEADER, *TWO_FACES, _result(4, face=0), _ledger(2)], "rows out of order: 1"),
+        ([HEADER, _result(2), _result(1), _ledger(2)], "rows out of order: 1"),
+        ([HEADER, _result(1, epoch=1), _result(2, epoch=0), _ledger(2)], "epochs that fall: 1"),
+        ([HEADER, *TWO_FACES, _ledger(3)], "3 frames delivered but 2 in rows"),
+        ([HEADER, _ledger(1)], "1 frames delivered but 0 in rows"),
+        ([HEADER, *TWO_FACES], "streams without a ledger: 1"),
+    ],
+)
+def test_rows_that_cannot_be_right(rows: list[dict[str, Any]], says: str) -> None:
+    found = wrong_rows(json.dumps(row) + "\n" for row in rows)
+    assert bool(found) is bool(says)
+    assert says in " ".join(found)
+
+
+def test_the_rows_of_a_sink_that_died() -> None:
+    lines = [json.dumps(row) + "\n" for row in (HEADER, *TWO_FACES)]
+    assert wrong_rows([*lines, lines[-1][:20]], whole=False) == []
+    assert wrong_rows([*lines, lines[-1]], whole=False) == ["rows out of order: 1"]
+    assert wrong_rows([*lines, lines[-1][:20]]) == ["lines are no JSON: 1", "streams without a ledger: 1"]
+
+
+def test_the_rows_of_a_real_run(real_clip: Path, tmp_path: Path) -> None:
+    run = LiveRun([str(real_clip)], tmp_path / "rows.jsonl", ["--frames", "12", "--engine", "cednn"])
+    run.process.wait(120)
+    assert run.end()
+    assert run.complaints() == []
+    lines = run.out.read_text().splitlines(keepends=True)
+    run.out.write_text("".join(lines[:3] + lines[4:]))
+    assert "frames delivered but" in " ".join(run.complaints())
+
+
+def test_what_grows_is_blamed() -> None:
+    small = {"processes": 0, "descriptors": 2, "shared_files": 1, "memory_mb": 17.0}
+    assert too_much(small, MOST_GROWTH) == []
+    assert too_much({**small, "processes": 1}, MOST_GROWTH) == ["processes +1, at most +0"]
+    assert too_much({}, MOST_GROWTH) == []
+    assert too_late("–") == too_late(2.9) == []
+    assert too_late(3.4) == ["first result 3.4 s after the key frame"]
+
+
+def test_a_soak_judges_its_second_half_whatever_restarts_do() -> None:
+    def samples(files_an_hour: float, seconds: int) -> list[Sample]:
+        return [
+            # Every 40 s a stage starts anew, and its memory is gone for 2 s.
+            Sample(t, 5 - (t % 40 < 2), 150, 900.0 - 300 * (t % 40 < 2), int(20 + files_an_hour * t / 3600))
+            for t in range(seconds)
+        ]
+
+    assert leaks(samples(0, 1800)) == []
+    assert leaks(samples(240, 1800)) == ["shared_files +240 an hour, at most +20"]
+    assert leaks(samples(240, 90)) == []  # too short to tell
+    filling = [Sample(t, 5, 150, min(900.0, 300 + t), 20) for t in range(1800)]
+    assert leaks(filling) == []
+
+
+def test_every_feed_is_resized_for_itself() -> None:
+    """The size that a feed has already would be no change, and nothing to wait for."""
+
+    class Server:
+        def __init__(self) -> None:
+            self.told: list[str] = []
+
+        def tell(self, command: str) -> None:
+            self.told.append(command)
+
+    first, second = Server(), Server()
+    scene = SimpleNamespace(victim=first)
+    resize = _resizing("640x360")
+    for victim in (first, second, first, second, second):
+        scene.victim = victim
+        resize.inject(cast(Scene, scene))
+    assert first.told == ["size 480x270", "size 640x360"]
+    assert second.told == ["size 480x270", "size 640x360", "size 480x270"]
+
+
+def test_a_slow_stage_is_stopped_most_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.breaking._SLOW_SECONDS", 2.0)
+    with subprocess.Popen(["sleep", "60"]) as process:
+        run = SimpleNamespace(running=True, pids=lambda: {"sink": process.pid})
+        slowing = Thread(target=_slow_down("sink"), args=(SimpleNamespace(run=run),))
+        slowing.start()
+        states = []
+        while slowing.is_alive():
+            states.append(Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0])
+            time.sleep(0.01)
+        at_the_end = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        process.kill()
+    assert states.count("T") > len(states) / 2
+    assert "S" in states
+    assert at_the_end == "S"
+
+
+def test_the_key_frame_of_a_new_connection_is_known() -> None:
+    try:
+        server = RtspServer("--rate", "20", "--gop", "20")
+    except RunError as error:
+        pytest.skip(str(error))
+    with server, av.open(server.address, options={"rtsp_transport": "tcp"}) as feed:
+        pictures = feed.decode(video=0)
+        next(pictures)
+        now = time.monotonic()
+        first = server.last_key(0.0, now)
+        assert first is not None
+        assert server.last_key(now, now + 1) is None
+        resized_at = server.tell("size 160x120")
+        while next(pictures).width != 160:
+            pass
+        second = server.last_key(resized_at - 1, time.monotonic())
+    assert second is not None
+    assert second > first

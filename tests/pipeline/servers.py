@@ -62,6 +62,10 @@ class Watched:
             assert time.monotonic() < deadline, (self.kinds, len(self.frames))
             time.sleep(0.01)
 
+    def until_end(self) -> None:
+        """Until the feed gives up by itself."""
+        self.until(lambda: not self._thread.is_alive())
+
     def until_frames(self, more: int = 10) -> None:
         """Until so many more frames have come."""
         wanted = len(self.frames) + more

@@ -118,7 +118,38 @@ def test_why_there_is_no_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "add yourself to the group video" in camera_module._why_not(there)
 
 
-@pytest.mark.parametrize(("waited_seconds", "kind"), [(0.0, SourceError), (2.0, StalledError)])
+def test_a_stall_is_noticed_within_two_seconds() -> None:
+    """OpenCV's reader takes whole seconds, and a failed read is the end of it (cap_v4l.cpp, tryIoctl)."""
+    allowed_seconds = int(os.environ["OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT"])
+    assert camera_module._WAITED_SECONDS < allowed_seconds < 2
+
+
+@pytest.mark.parametrize(("silent_seconds", "comes"), [(0, True), (3, True), (60, False)])
+def test_a_camera_may_take_its_time_to_the_first_picture(
+    monkeypatch: pytest.MonkeyPatch, silent_seconds: int, comes: bool
+) -> None:
+    now = 0.0
+
+    class Waking(FakeDevice):
+        def read(self) -> tuple[bool, object]:
+            nonlocal now
+            if now < silent_seconds:
+                now += 1.0
+                return False, None
+            return super().read()
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    device = Waking([COLOUR])
+    if comes:
+        CameraSource(0, "c", lambda _: device)  # type: ignore[arg-type]
+    else:
+        with pytest.raises(SourceError):
+            CameraSource(0, "c", lambda _: device)  # type: ignore[arg-type]
+        assert now < 7
+    assert device.released is not comes
+
+
+@pytest.mark.parametrize(("waited_seconds", "kind"), [(0.0, SourceError), (1.0, StalledError)])
 def test_unplugged_or_silent(
     monkeypatch: pytest.MonkeyPatch, waited_seconds: float, kind: type[SourceError]
 ) -> None:

@@ -18,6 +18,7 @@ from pipeline import ctl
 from pipeline.ctl import MAX_BYTES, VERBS, CtlServer, Reply, ask, parse_request, running_instances
 from pipeline.errors import UsageError
 from pipeline.ring import RunDirectory
+from run_stream import main
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
@@ -136,12 +137,41 @@ def test_no_instance_and_several(tmp_path: Path) -> None:
         os.close(lock)
 
 
+def test_a_run_that_takes_no_commands_is_said_to_be_on(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path)  # without a CtlServer, as beside a file
+    with pytest.raises(
+        UsageError, match=r"an instance runs but takes no commands: .*it reads a file.*--lossless"
+    ):
+        ask({"do": "list"}, None, tmp_path)
+    directory.close()
+    with pytest.raises(UsageError, match="no instance with live streams is running"):
+        ask({"do": "list"}, None, tmp_path)
+
+
 def test_the_command_line_says_what_is_wrong_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ctl, "shared_memory_folder", lambda: tmp_path)
-    assert ctl.main(["remove", "a"]) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("run_stream.py: ctl: no instance")
-    assert len(err.splitlines()) == 1
+    for argv, says in (
+        (["remove", "a"], "ctl: no instance"),
+        (["add"], "ctl: the following arguments are required: URI"),
+        (["forget", "a"], "ctl: argument add"),
+    ):
+        assert main(["ctl", *argv]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith(f"run_stream.py: {says}")
+        assert len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [["remove", "rtsp://me:SECRET@h"], ["add", "camera:0", "rtsp:/me:SECRET@h"]]
+)
+def test_no_password_is_repeated(
+    instance: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    monkeypatch.setattr(ctl, "shared_memory_folder", lambda: instance)
+    assert main(["ctl", *words]) == 2
+    err = capsys.readouterr().err
+    assert "rtsp:/" in err
+    assert "SECRET" not in err

@@ -8,12 +8,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 import pytest
-from clips import BLUE, GREEN, GREY, RED, quadrants, shows
+from clips import BLUE, GREEN, GREY, RED, quadrants, shows, write_clip
 from servers import Watched
 
 RATE_HZ = 10
@@ -61,6 +63,20 @@ def test_mjpeg_over_http(mjpeg: str) -> None:
     assert 2.0 < lasted < 4.0
     assert feed.infos[0].rate_hz == pytest.approx(RATE_HZ, rel=0.5)
     assert "SECRET" not in repr((feed.events, feed.infos))
+
+
+def test_a_film_over_http_is_no_feed(tmp_path: Path) -> None:
+    write_clip(tmp_path / "clip.mp4", frames=10)
+    folder = partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), folder) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        with Watched(f"http://127.0.0.1:{server.server_port}/clip.mp4") as feed:
+            feed.until_end()
+        server.shutdown()
+    (event,) = feed.events
+    assert (event.kind, event.wait_seconds) == ("failed", 0.0)
+    assert "it is a file with an end" in event.reason
+    assert feed.frames == []
 
 
 @contextmanager

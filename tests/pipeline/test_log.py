@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from pipeline import log
 from pipeline.progress import Progress
+from run_stream import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,6 +68,61 @@ def test_any_message_is_one_line_of_json(message: str, fields: dict) -> None:
         raise AssertionError(f"{constant} is not JSON")
 
     assert json.loads(line, parse_constant=refuse)["message"] == message
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--sorce", "rtsp://me:SECRET@host/live"],
+        ["rtsp://me:SECRET@host/live"],
+        ["--camera", "rtsp://me:SECRET@host/live"],
+        ["--source", "rtsp:/me:SECRET@host/live"],
+        ["--source", "rtsp:me:SEC'RET@host/live"],
+        ["--source", "me:SEC@RET@host/live"],
+        ["--sorce", "rtsp://host/user=me&password=SECRET&channel=1"],
+        ["--sorce", "http://host/clip.mp4?token=SECRET"],
+        ["--config", "{config}"],
+    ],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("form", [[], ["--log-json"]], ids=["plain", "json"])
+def test_a_mistyped_address_keeps_its_password(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], words: list[str], form: list[str]
+) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('camera = "rtsp://me:SECRET@host/live"')
+    assert main([*form, *(word.format(config=config) for word in words)]) in (1, 2)
+    err = capfd.readouterr().err
+    assert "host/" in err
+    assert not any(part in err for part in ("SEC", "RET"))
+    if form:
+        assert "…" in json.loads(err)["message"]
+
+
+def test_a_bugs_traceback_keeps_passwords_too() -> None:
+    code = "from pipeline import log; log.set_up(False); raise KeyError('rtsp://me:SEC' + 'RET@host')"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.stderr.splitlines()[-1] == "KeyError: 'rtsp://…@host'"
+    assert "Traceback (most recent call last):" in done.stderr
+    assert "SECRET" not in done.stderr
+
+
+addresses = st.text("a:/@=?&'\"\\ \n•token", max_size=20)
+
+
+@given(addresses, st.lists(addresses, max_size=3))
+def test_what_is_hidden_leaves_json_json(message: str, fields: list[str]) -> None:
+    record = logging.makeLogRecord({"msg": message, "levelname": "INFO", "fields": {"some": fields}})
+    found = json.loads(log.hide_secrets(log.json_record(record), r"\u2026"))
+    assert len(found["fields"]["some"]) == len(fields)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["wrote a@b.jsonl", "rtsp://h:554/live: stalled: no picture", "metrics at http://127.0.0.1:9464/metrics"],
+)
+def test_what_is_no_secret_stays(line: str) -> None:
+    assert log.hide_secrets(line) == line
 
 
 def test_progress_goes_to_the_log_with_its_numbers(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from bisect import bisect_left
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
@@ -24,7 +27,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pipeline.config import RunConfig
 from pipeline.errors import OutputError, UsageError
 from pipeline.keys import make_keys
-from pipeline.monitor import READY_SECONDS, STALE_SECONDS, Health, Monitor
+from pipeline.monitor import _READERS, READY_SECONDS, STALE_SECONDS, Health, Monitor, _Handler
 from pipeline.snapshot import (
     LATENCY_BOUNDS_MS,
     EngineSnapshot,
@@ -206,6 +209,39 @@ def test_who_says_nothing_or_nonsense_does_not_keep_others_from_reading(monitor:
         assert get(port)[0] == 200
     for connection in idle:
         connection.close()
+
+
+def test_who_speaks_slowly_does_not_keep_others_out_for_long(
+    monkeypatch: pytest.MonkeyPatch, monitor: Monitor, port: int
+) -> None:
+    """A byte now and then is in time for every read; the request as a whole is not."""
+    monkeypatch.setattr(_Handler, "timeout", 1.0)
+    monitor.show(snapshot())
+    slow: list[socket.socket] = []
+    over = threading.Event()
+
+    def drip() -> None:
+        while not over.wait(0.1):
+            for connection in slow:
+                with suppress(OSError):
+                    connection.send(b"G")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    slow.extend(socket.create_connection(("127.0.0.1", port)) for _ in range(_READERS))
+    try:
+        for _ in range(100):
+            with suppress(OSError, http.client.HTTPException):
+                if get(port)[0] == 200:
+                    break
+            time.sleep(0.1)
+        else:
+            pytest.fail("nobody else was ever let in")
+    finally:
+        over.set()
+        dripping.join()
+        for connection in slow:
+            connection.close()
 
 
 @pytest.mark.parametrize(

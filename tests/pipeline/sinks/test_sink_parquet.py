@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 from datetime import datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 from sink_samples import CEDNN, HEADER, SATNET, crop, frame, info, ledger, open_one, result, stamp
 
+from pipeline.errors import OutputError
 from pipeline.messages import WindowInfo
 
 pq = pytest.importorskip("pyarrow.parquet", reason="pyarrow cannot be imported", exc_type=ImportError)
@@ -86,3 +88,34 @@ def test_a_run_without_frames_gives_an_empty_table(tmp_path: Path) -> None:
     sink.close_stream(ledger())
     sink.finish()
     assert pq.read_table(tmp_path / "x.parquet").num_rows == 0
+
+
+def test_what_came_before_a_failure_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.sinks.parquet.ROWS_PER_GROUP", 2)
+    sink = open_one(tmp_path / "x.parquet")
+    sink.open_stream(info())
+    for i in range(5):  # the last one waits in memory
+        sink.write(frame(stamp(i)), [result(stamp(i), crop(0))])
+    sink.abort()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.parquet.part"]
+    assert pq.read_table(tmp_path / "x.parquet.part")["frame"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("tried", [False, True], ids=["another output failed", "this one failed"])
+def test_a_file_without_its_end_is_not_left_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tried: bool
+) -> None:
+    sink = open_one(tmp_path / "x.parquet")
+    sink.open_stream(info())
+    sink.write(frame(stamp()), [result(stamp(), crop(0))])
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pq.ParquetWriter, "write_table", full)
+    if tried:
+        with pytest.raises(OutputError, match="the disk is full"):
+            sink.finish()
+    sink.abort()
+    assert list(tmp_path.iterdir()) == []
+    assert "x.parquet.part: removed: the end of its 1 frames could not be written" in caplog.text
