@@ -75,12 +75,12 @@ def run(worker: Worker) -> None:
 class _Stream:
     """What the sink knows of one stream."""
 
-    def __init__(self, stream: str) -> None:
+    def __init__(self, stream: str, restarted: str | None = None) -> None:
+        """restarted: the stage that was started anew last: it has what is missing since."""
         self.ledger = Ledger(stream)
         """Of what came here: delivered, lost in a restart, what the rows say."""
         self.epoch = self.faces = self.next_index = 0
-        self.restarted: str | None = None
-        """The stage that was started anew last: it has what is missing since."""
+        self.restarted = restarted
 
     def arrived(self, packet: FramePacket, results: Sequence[AUResult]) -> None:
         self.missing(packet.index)
@@ -124,6 +124,8 @@ class _Loop:
         self._in = Incoming(worker, "results", [self._frames])
         self._open: dict[str, _Stream] = {}
         self._closed: dict[str, Ledger] = {}
+        self._down: str | None = None
+        """The stage that died last. It may have had frames of streams that have not yet come this far."""
         self._latency: dict[tuple[str, str], Histogram] = {}
         self._told = 0.0
 
@@ -149,7 +151,7 @@ class _Loop:
 
     def _begin(self, info: StreamInfo) -> None:
         if info.stream not in self._open:
-            self._open[info.stream] = _Stream(info.stream)
+            self._open[info.stream] = _Stream(info.stream, self._down)
             for sink in self._sinks:
                 sink.open_stream(info)
 
@@ -170,7 +172,7 @@ class _Loop:
 
     def _close(self, end: StreamEnd) -> None:
         """Of a stream that never began, too: a live source that was never there has a ledger."""
-        ledger = self._open.pop(end.stream, _Stream(end.stream)).closed(end)
+        ledger = self._open.pop(end.stream, _Stream(end.stream, self._down)).closed(end)
         self._worker.take_time(_CLOSING_SECONDS)
         for sink in self._sinks:
             sink.close_stream(ledger)
@@ -189,6 +191,7 @@ class _Loop:
         while self._worker.commands:
             command = self._worker.commands.popleft()
             if command.verb == "down":
+                self._down = command.reason
                 for stream in self._open.values():
                     stream.restarted = command.reason
                     restarts = stream.ledger.restarts
