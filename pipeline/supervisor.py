@@ -41,6 +41,7 @@ from pipeline.stages.worker import (
     NEUTRAL_FILE,
     SETUP_FILE,
     STAGES,
+    sockets_of,
     stream_info,
 )
 from pipeline.streams import crops_ring, frames_ring
@@ -241,6 +242,8 @@ class StreamedRun:
         times = f"{recent} of at most {MOST_RESTARTS} times within {WITHIN_SECONDS:g} s"
         self._log(f"the {name} stage died ({dead.how_it_ended()}); it is started anew, {times}")
         dead.close()
+        for path in sockets_of(name, self._directory.path, dead.life, self._lives):
+            path.unlink(missing_ok=True)
         for link, ends in LINKS.items():
             self._lives[link] += name in ends
         self._write_lives()

@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -220,6 +221,22 @@ def patience_seconds(stage: str) -> float:
 def line_index(stage: str, life: int) -> int:
     """Which of the sockets between supervisor and workers are those of this life of a stage."""
     return STAGES.index(stage) + len(STAGES) * life
+
+
+def sockets_of(stage: str, folder: Path, life: int, lives: Mapping[str, int]) -> list[Path]:
+    """The sockets that a life of a stage may have made; when it is killed, their files stay.
+
+    Args:
+        lives: by channel, how often it was renewed so far.
+    """
+    control = HAND_OVERS["control"].endpoint(folder, line_index(stage, life))
+    channels = [
+        HAND_OVERS[link].endpoint(folder, number)
+        for link, (_, receiver) in LINKS.items()
+        if receiver == stage
+        for number in range(lives[link] + 1)
+    ]
+    return [control, *channels]
 
 
 def stream_info(entry: dict[str, Any]) -> StreamInfo:

@@ -30,6 +30,7 @@ def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
     with live_run(tmp_path / "r.jsonl", *endless(clip), *endless(clip)[:2]) as run:
         assert run.goes_on(), run.errors
         folder = run.folder()
+        sockets = len(list(folder.glob("*.socket")))
         for number, (stage, blow) in enumerate(blows, 1):
             workers = run.workers()
             pids |= set(workers.values())
@@ -39,6 +40,7 @@ def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
             now = run.workers()
             assert now.pop(stage) != workers.pop(stage)
             assert now == workers  # the neighbours are the same processes as before
+            assert until(lambda: len(list(folder.glob("*.socket"))) == sockets), list(folder.glob("*.socket"))
         code = run.stop()
     assert code == 130, run.errors
     assert not folder.exists()
