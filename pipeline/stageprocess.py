@@ -89,6 +89,11 @@ class StageProcess:
             return False
         return silent_seconds > _STARVED * self._patience_seconds or not _wants_a_processor(self.process.pid)
 
+    @property
+    def at_length(self) -> bool:
+        """Whether it has asked for longer than usual, and that time is not over; call `listen` first."""
+        return self.alive and self._patience_seconds > patience_seconds(self.name) and not self.hangs
+
     def listen(self) -> None:
         """Take in what the worker has reported, and send what it could not yet take."""
         self._speak()

@@ -50,6 +50,8 @@ _START_SECONDS = 600.0
 """Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STOP_SECONDS = 4.0
 _AFTER_DEATH_SECONDS = 2.5
+_BETWEEN_FILES_SECONDS = 1.0
+"""From one long step of the sink to the next."""
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
 """A stage is started anew at most so often within this time."""
 _SNAPSHOT_SECONDS = 0.25
@@ -96,6 +98,7 @@ class StreamedRun:
         self._stages: dict[str, StageProcess] = {}
         self._deaths: dict[str, deque[float]] = {name: deque(maxlen=MOST_RESTARTS) for name in STAGES}
         self._too_often: StageProcess | None = None
+        self._said_to_close = False
         self._lives = dict.fromkeys(LINKS, 0)
         self._directory = RunDirectory()
         self._ctl: CtlServer | None = None
@@ -133,6 +136,7 @@ class StreamedRun:
         try:
             self._stages["capture"].tell("start")
             told: str | None = None
+            told_at = 0.0
             deadline: float | None = None
             while any(stage.alive for stage in self._stages.values()):
                 self._listen()
@@ -145,9 +149,9 @@ class StreamedRun:
                 self._look()
                 wish = self._stop() or self._stages["sink"].wish
                 if wish and told is None:
-                    told = wish
+                    told, told_at = wish, time.monotonic()
                     self._stages["capture"].tell("stop", wish)
-                if told and (deadline is None or not self._all_at_work):
+                if told and (deadline is None or not self._all_at_work or self._closes_files(told_at)):
                     deadline = time.monotonic() + _STOP_SECONDS
                 if deadline is not None and time.monotonic() > deadline:
                     break
@@ -187,7 +191,7 @@ class StreamedRun:
         for stage in self._stages.values():
             if stage.alive and stage.name != "sink":
                 stage.process.kill()
-        # The sink has files to close; a moment after it has lost its neighbour it is through.
+        # Nothing is left to close, or somebody is in a hurry; then what there is stays as .part.
         if "sink" in self._stages:
             self._stages["sink"].tell("stop", "called off")
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -259,6 +263,14 @@ class StreamedRun:
     @property
     def _all_at_work(self) -> bool:
         return all(stage.started for stage in self._stages.values())
+
+    def _closes_files(self, since: float) -> bool:
+        """Whether the sink does what takes long, for which the end of the run, begun at `since`, waits."""
+        closes = self._stages["sink"].at_length
+        if closes and not self._said_to_close and time.monotonic() - since > _STOP_SECONDS:
+            self._said_to_close = True
+            self._log("the sink still makes its files whole; another Ctrl-C leaves them as they are")
+        return closes
 
     @property
     def _capture_is_through(self) -> bool:
@@ -386,12 +398,15 @@ class StreamedRun:
             )
         if complaint is not None:
             raise complaint.error()
+        if sink.alive:
+            raise StageError("the sink stage was not through in time; its files may end in .part")
 
     def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
         """After a death: capture stops; the sink closes its files, by the book that capture has kept."""
         capture, sink = self._stages["capture"], self._stages["sink"]
         reason = f"the {death.name} stage failed" if death is not None else str(wish)
-        deadline = time.monotonic() + _AFTER_DEATH_SECONDS
+        began = time.monotonic()
+        deadline = began + _AFTER_DEATH_SECONDS
         capture.tell("stop", reason)
         while capture.alive and time.monotonic() < deadline - 1.5:
             self._listen()
@@ -403,6 +418,8 @@ class StreamedRun:
         sink.tell("stop", reason)
         while sink.alive and time.monotonic() < deadline:
             self._listen()
+            if self._closes_files(began):
+                deadline = max(deadline, time.monotonic() + _BETWEEN_FILES_SECONDS)
             time.sleep(0.02)
 
     def _first_death(self) -> StageProcess | None:

@@ -51,6 +51,7 @@ def run(worker: Worker) -> None:
         window=config.window,
         rotate=config.rotate,
         keys=config.keys,
+        before_closing=lambda: worker.take_time(_CLOSING_SECONDS),
     )
     try:
         worker.ready()

@@ -190,6 +190,28 @@ def test_shared_memory_that_is_too_small_is_found_before_the_start(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("nothing_left")
+def test_the_end_waits_for_a_sink_that_takes_long_to_make_its_files_whole(
+    real_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every process of the run loads this first: as if the index of a long video were moved to its front.
+    slow = "import time\nfrom pipeline.sinks.jsonl import JsonlSink\nfinish = JsonlSink.finish\n"
+    slow += "JsonlSink.finish = lambda self: (time.sleep(12), finish(self))[1]\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    out = tmp_path / "r.jsonl"
+    process, _ = begin(real_clip, out, None)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began > 12  # it was slow indeed
+    assert process.returncode == 130, err
+    assert err.count("the sink still makes its files whole") == 1
+    assert f"wrote {out}" in err
+    ledger = rows_of(out)[-1]
+    assert (ledger["type"], ledger["ended"], ledger["balanced"]) == ("ledger", "interrupted", True)
+
+
 def begin(clip: Path, out: Path, video: Path | None) -> tuple[subprocess.Popen[str], dict[str, int]]:
     """A long run that has written its first rows, and its workers."""
     arguments = [
