@@ -20,11 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engines.bundle import resolve
 from pipeline import neutral, profile
+from pipeline.books import RUNNING, read_book
 from pipeline.config import RunConfig
 from pipeline.ctl import CtlServer, Reply
 from pipeline.errors import AustreamError, RunError, UsageError
@@ -387,7 +389,7 @@ class StreamedRun:
         self._listen()
         done = next((about for about in sink.ready if "paths" in about), None)
         self.paths = [Path(path) for path in done["paths"]] if done else []
-        self.ledgers = list(sink.ledgers.values()) or list(self._stages["capture"].ledgers.values())
+        self.ledgers = list(sink.ledgers.values()) if done else self._ledgers_by_the_books(death, wish)
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
         complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
         if complaint is not None and complaint is self._too_often:
@@ -404,7 +406,7 @@ class StreamedRun:
     def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
         """After a death: capture stops; the sink closes its files, by the book that capture has kept."""
         capture, sink = self._stages["capture"], self._stages["sink"]
-        reason = f"the {death.name} stage failed" if death is not None else str(wish)
+        reason = _why(death, wish)
         began = time.monotonic()
         deadline = began + _AFTER_DEATH_SECONDS
         capture.tell("stop", reason)
@@ -421,6 +423,19 @@ class StreamedRun:
             if self._closes_files(began):
                 deadline = max(deadline, time.monotonic() + _BETWEEN_FILES_SECONDS)
             time.sleep(0.02)
+
+    def _ledgers_by_the_books(self, death: StageProcess | None, wish: str | None) -> list[Ledger]:
+        """When the sink has not said how it ended: what capture has kept, and what came of it by the sink's
+        last word. What was on its way stays in flight."""
+        ledgers = []
+        for number, spec in enumerate(self._specs):
+            known = self._stages["sink"].ledgers.get(spec.stream)
+            book = read_book(self._directory.path, number)
+            if book is not None and (known is None or known.ended == RUNNING):
+                known = book.ledger.with_arrivals(known or Ledger(spec.stream))
+            if known is not None:
+                ledgers.append(replace(known, ended=known.ended or _why(death, wish)))
+        return ledgers
 
     def _first_death(self) -> StageProcess | None:
         """The stage that failed first; a lost neighbour is not the cause if another has one of its own."""
@@ -503,6 +518,11 @@ def _listed(stream: StreamSnapshot) -> dict[str, Any]:
         "epoch": stream.epoch,
         "reconnects": stream.reconnects,
     }
+
+
+def _why(death: StageProcess | None, wish: str | None) -> str:
+    """Why the streams end that had no end of their own."""
+    return f"the {death.name} stage failed" if death is not None else str(wish)
 
 
 def _blame(stage: StageProcess) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import resolve
-from pipeline.books import read_book
+from pipeline.books import RUNNING, read_book
 from pipeline.errors import PeerLostError
 from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
 from pipeline.sinks import open_sinks, stop_requested
@@ -78,7 +78,7 @@ class _Stream:
 
     def __init__(self, stream: str, restarted: str | None = None) -> None:
         """restarted: the stage that was started anew last: it has what is missing since."""
-        self.ledger = Ledger(stream)
+        self.ledger = Ledger(stream, ended=RUNNING)
         """Of what came here: delivered, lost in a restart, what the rows say."""
         self.epoch = self.faces = self.next_index = 0
         self.restarted = restarted
@@ -102,18 +102,7 @@ class _Stream:
     def closed(self, end: StreamEnd) -> Ledger:
         """The whole ledger."""
         self.missing(end.frames)
-        mine, ledger = self.ledger, end.ledger
-        dropped = dict(ledger.dropped)
-        for key, frames in mine.dropped.items():
-            dropped[key] = dropped.get(key, 0) + frames
-        return replace(
-            ledger,
-            dropped=dropped,
-            delivered=mine.delivered,
-            without_face=mine.without_face,
-            skipped_inferences=mine.skipped_inferences,
-            restarts=mine.restarts,
-        )
+        return end.ledger.with_arrivals(self.ledger)
 
 
 class _Loop:

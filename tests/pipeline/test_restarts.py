@@ -102,4 +102,8 @@ def test_a_dead_sink_ends_a_live_run(clip: Path, tmp_path: Path) -> None:
         os.kill(run.workers()["sink"], signal.SIGKILL)
         assert run.wait() == 1
     assert "the sink stage died (killed by signal 9)" in run.errors[-1]
+    # What waits in the stages is in flight; what capture has dropped is not.
+    (told,) = [line for line in run.errors if " = delivered " in line]
+    assert "ended: the sink stage failed" in told
+    assert 0 <= int(told.split("in flight ")[1].split(";")[0]) <= 12, told
     assert not folder.exists()

@@ -10,11 +10,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 
+from pipeline.books import RUNNING, Book
+from pipeline.messages import Ledger
 from pipeline.ring import shared_memory_folder
+from pipeline.sources import SourceSpec
+from pipeline.streams import StreamEnd
+from pipeline.supervisor import StreamedRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -210,6 +216,44 @@ def test_the_end_waits_for_a_sink_that_takes_long_to_make_its_files_whole(
     assert f"wrote {out}" in err
     ledger = rows_of(out)[-1]
     assert (ledger["type"], ledger["ended"], ledger["balanced"]) == ("ledger", "interrupted", True)
+
+
+def test_without_the_sinks_word_the_ledgers_are_those_of_the_books(tmp_path: Path) -> None:
+    """a: the sink was at work on it; b: it has closed it; c: nothing has come of it yet; d: a file whose turn
+    has not come."""
+    specs = [SourceSpec(f"rtsp://host/{name}", name) for name in "abcd"]
+    given: dict[tuple[str, str], int] = {("capture", "stride"): 5, ("capture", "restarted"): 1}
+    books = {
+        "a": Ledger("a", 40, dropped=given, undecodable_packets=3, ended=RUNNING),
+        "b": Ledger("b", 9, dropped=given, ended="removed"),
+        "c": Ledger("c", 4, ended=RUNNING),
+    }
+    for number, spec in enumerate(specs[:3]):
+        ledger = books[spec.stream]
+        Book(tmp_path, number).write(StreamEnd(spec.stream, None, 0, ledger))
+    told = {
+        "a": Ledger(
+            "a",
+            35,
+            26,
+            {("capture", "restarted"): 2, ("face", "restarted"): 3},
+            restarts={"face": 1},
+            ended="",
+        ),
+        "b": Ledger("b", 9, 3, given, ended="removed"),
+    }
+    run = StreamedRun.__new__(StreamedRun)
+    run._specs, run._directory = specs, SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
+    sink = SimpleNamespace(name="sink", ledgers=told)
+    run._stages = {"sink": sink}  # type: ignore[dict-item]
+    a, b, c = run._ledgers_by_the_books(sink, None)  # type: ignore[arg-type]
+    assert (a.captured, a.delivered, a.in_flight, a.undecodable_packets) == (40, 26, 3, 3)
+    assert a.dropped == {("capture", "stride"): 5, ("capture", "restarted"): 3, ("face", "restarted"): 3}
+    assert a.restarts == {"face": 1}
+    assert b == told["b"]
+    assert b.balanced
+    assert (c.captured, c.delivered) == (4, 0)
+    assert [x.ended for x in (a, b, c)] == ["the sink stage failed", "removed", "the sink stage failed"]
 
 
 def begin(clip: Path, out: Path, video: Path | None) -> tuple[subprocess.Popen[str], dict[str, int]]:
