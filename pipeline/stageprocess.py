@@ -21,6 +21,8 @@ from pipeline.streams import HAND_OVERS, Beat, Control, Event, Failure, Ready, S
 
 _ROOT = Path(__file__).parents[1]
 
+START_SECONDS = 600.0
+"""Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STARVED = 6
 """How many times as long a process may be silent that wants a processor."""
 
@@ -79,13 +81,16 @@ class StageProcess:
 
     @property
     def hangs(self) -> bool:
-        """Whether it is at work and has said nothing for too long; call `listen` first.
+        """Whether it has said nothing for too long; call `listen` first.
 
-        One that wants a processor and gets none is given more time: a machine too busy is no reason to do
-        the work again. One that spins is found so, too, only later.
+        While it starts it may say nothing for START_SECONDS. At work, one that wants a processor and gets
+        none is given more time: a machine too busy is no reason to do the work again. One that spins is found
+        so, too, only later.
         """
+        if not self.started:
+            return self.alive and time.monotonic() - self.began_seconds > START_SECONDS
         silent_seconds = time.monotonic() - self._heard_seconds
-        if not self.started or silent_seconds <= self._patience_seconds or not self.alive:
+        if silent_seconds <= self._patience_seconds or not self.alive:
             return False
         return silent_seconds > _STARVED * self._patience_seconds or not _wants_a_processor(self.process.pid)
 
@@ -146,7 +151,8 @@ class StageProcess:
     def how_it_ended(self) -> str:
         code = self.process.returncode
         if self.hung:
-            return f"it hung: no word for {self._patience_seconds:g} s"
+            seconds = self._patience_seconds if self.started else START_SECONDS
+            return f"it hung: no word for {seconds:g} s"
         if self.failure is not None:
             return self.failure.error
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -35,7 +35,7 @@ from pipeline.messages import Ledger, StreamInfo
 from pipeline.ring import RunDirectory, create_rings
 from pipeline.snapshot import EngineSnapshot, Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
 from pipeline.sources import render_demo, resolve_sources, write_streams
-from pipeline.stageprocess import StageError, StageProcess
+from pipeline.stageprocess import START_SECONDS, StageError, StageProcess
 from pipeline.stages.worker import (
     CONFIG_FILE,
     LINKS,
@@ -48,10 +48,10 @@ from pipeline.stages.worker import (
 )
 from pipeline.streams import crops_ring, frames_ring
 
-_START_SECONDS = 600.0
-"""Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STOP_SECONDS = 4.0
 _AFTER_DEATH_SECONDS = 2.5
+_COMING_BACK_SECONDS = 20.0
+"""So long the end waits for a stage that is being started anew, so that what is on its way gets through."""
 _BETWEEN_FILES_SECONDS = 1.0
 """From one long step of the sink to the next."""
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
@@ -153,7 +153,7 @@ class StreamedRun:
                 if wish and told is None:
                     told, told_at = wish, time.monotonic()
                     self._stages["capture"].tell("stop", wish)
-                if told and (deadline is None or not self._all_at_work or self._closes_files(told_at)):
+                if told and (deadline is None or self._comes_back(told_at) or self._closes_files(told_at)):
                     deadline = time.monotonic() + _STOP_SECONDS
                 if deadline is not None and time.monotonic() > deadline:
                     break
@@ -265,6 +265,10 @@ class StreamedRun:
     @property
     def _all_at_work(self) -> bool:
         return all(stage.started for stage in self._stages.values())
+
+    def _comes_back(self, since: float) -> bool:
+        """Whether the end of the run, begun at `since`, waits for a stage that is being started anew."""
+        return not self._all_at_work and time.monotonic() - since < _COMING_BACK_SECONDS
 
     def _closes_files(self, since: float) -> bool:
         """Whether the sink does what takes long, for which the end of the run, begun at `since`, waits."""
@@ -391,7 +395,7 @@ class StreamedRun:
         self.paths = [Path(path) for path in done["paths"]] if done else []
         self.ledgers = list(sink.ledgers.values()) if done else self._ledgers_by_the_books(death, wish)
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
-        complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
+        complaint = death or next(filter(_complains, self._stages.values()), sink if sink.failed else None)
         if complaint is not None and complaint is self._too_often:
             raise StageError(
                 f"the {complaint.name} stage died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "
@@ -400,11 +404,12 @@ class StreamedRun:
             )
         if complaint is not None:
             raise complaint.error()
-        if sink.alive:
+        if sink.alive and not done:
             raise StageError("the sink stage was not through in time; its files may end in .part")
 
     def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
-        """After a death: capture stops; the sink closes its files, by the book that capture has kept."""
+        """Capture stops, the others are ended; the sink closes its files, by the books that capture has kept.
+        After a death, or when the streams did not come to their end in time."""
         capture, sink = self._stages["capture"], self._stages["sink"]
         reason = _why(death, wish)
         began = time.monotonic()
@@ -415,7 +420,7 @@ class StreamedRun:
             time.sleep(0.02)
         self._listen()
         for name in ("capture", "face", "infer"):
-            if self._stages[name].alive and death is not None:
+            if self._stages[name].alive:
                 self._stages[name].process.kill()
         sink.tell("stop", reason)
         while sink.alive and time.monotonic() < deadline:
@@ -451,7 +456,7 @@ class StreamedRun:
     def _ready(self, name: str) -> dict[str, Any]:
         """Wait until a stage is ready; what it found."""
         stage = self._stages[name]
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while not stage.ready:
             self._listen()
             self._look()
@@ -462,7 +467,7 @@ class StreamedRun:
             if self._stop():
                 raise KeyboardInterrupt
             if time.monotonic() > deadline:
-                raise StageError(f"the {name} stage was not ready within {_START_SECONDS:g} s")
+                raise StageError(f"the {name} stage was not ready within {START_SECONDS:g} s")
             time.sleep(0.01)
         return stage.ready.pop(0)
 
@@ -523,6 +528,11 @@ def _listed(stream: StreamSnapshot) -> dict[str, Any]:
 def _why(death: StageProcess | None, wish: str | None) -> str:
     """Why the streams end that had no end of their own."""
     return f"the {death.name} stage failed" if death is not None else str(wish)
+
+
+def _complains(stage: StageProcess) -> bool:
+    """Whether it failed by itself, and not because a neighbour was ended."""
+    return stage.failure is not None and stage.failure.kind != "lost a neighbour"
 
 
 def _blame(stage: StageProcess) -> int:

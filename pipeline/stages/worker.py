@@ -153,7 +153,8 @@ class Worker:
         """
         while self.lives[link] == life:
             self.tick()
-            if self._wish is not None or not self._setup["restarts"]:
+            will_not = self._wish is not None or not self._setup["restarts"]
+            if will_not and self.lives[link] == life:
                 raise PeerLostError(f"{link}: the process at the other end is gone")
             time.sleep(_HEAR_EVERY_SECONDS)
         return self.lives[link]

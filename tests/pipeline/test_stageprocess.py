@@ -72,6 +72,14 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StagePr
     stage.close()
 
 
+def test_a_stage_that_starts_may_say_nothing_for_longer_but_not_for_ever(sleeper: StageProcess) -> None:
+    sleeper._heard_seconds -= 300
+    sleeper.began_seconds -= 300
+    assert not sleeper.hangs
+    sleeper.began_seconds -= 400
+    assert sleeper.hangs
+
+
 def test_a_stage_is_at_length_from_when_it_asks_for_time_until_it_goes_on_or_the_time_is_over(
     sleeper: StageProcess, tmp_path: Path
 ) -> None:
