@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
@@ -61,6 +62,7 @@ def live_captured(
     config: RunConfig,
     ledger: Ledger,
     started: Callable[[], bool],
+    out_of_time: Callable[[float], bool] = lambda _: False,
 ) -> Iterator[StreamInfo | Frame]:
     """What `feed.live_frames` gives, within the limits of the run; frame numbers from 0.
 
@@ -69,10 +71,11 @@ def live_captured(
 
     Args:
         told: the ledger that the feed counts on.
+        out_of_time: whether --duration is over at a moment of the monotonic clock. It ends the stream with
+            the next frame; that there is one at all, or the feed ends, is up to the feed's own `stop`.
     """
     before = replace(ledger, dropped=dict(ledger.dropped))
     base: Ledger | None = None
-    began_seconds = 0.0
     for item in items:
         if isinstance(item, StreamInfo):
             yield item
@@ -81,12 +84,9 @@ def live_captured(
         if not started():
             continue
         if base is None:
-            base, began_seconds = _counts_before(told, stamp.seq), stamp.captured_monotonic_seconds
+            base = _counts_before(told, stamp.seq)
         _add_since(base, told, before, ledger)
-        if (
-            config.duration is not None
-            and stamp.captured_monotonic_seconds - began_seconds >= config.duration
-        ):
+        if out_of_time(stamp.captured_monotonic_seconds):
             ledger.drop("capture", "duration limit")
             ledger.ended = "duration limit"
             return
@@ -94,7 +94,7 @@ def live_captured(
         if config.frames is not None and ledger.captured >= config.frames:
             ledger.ended = "frame limit"
             return
-    ledger.ended = "the feed ended"
+    ledger.ended = "duration limit" if out_of_time(time.monotonic()) else "the feed ended"
 
 
 def _counts_before(told: Ledger, seq: int) -> Ledger:

@@ -132,6 +132,8 @@ class StreamEnd:
     """As far as the stages so far could fill it in."""
     epoch: int = 0
     """Of the last frame."""
+    began_seconds: float | None = None
+    """On the monotonic clock: from when on --duration counts; None before the run has started."""
 
 
 @dataclass(frozen=True, slots=True)

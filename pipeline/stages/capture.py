@@ -14,6 +14,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,10 @@ class _Feeds:
         """Start reading what is live, before the run starts; or the rest, now that it does."""
         if not live:
             self._started.set()
+        if self._started.is_set():
+            for feed in self._all:
+                if feed.lane.keeps_up:  # the time of others is what their frames say
+                    feed.lane.start()
         queues: dict[object, list[_Feed]] = {}
         for feed in self._all:
             if feed.spec.stream not in self._begun and feed.live == live:
@@ -189,12 +194,13 @@ class _Feeds:
                 told = Ledger(lane.stream)
                 items = live_frames(
                     feed.spec,
-                    stop=lambda: lane.ended is not None,
+                    stop=lambda: lane.ended is not None or self._out_of_time(lane, time.monotonic()),
                     on_event=lambda event: self._on(feed, event),
                     ledger=told,
                     epoch=first_epoch,
                 )
-                for item in live_captured(items, told, config, counted, self._started.is_set):
+                out_of_time = partial(self._out_of_time, lane)
+                for item in live_captured(items, told, config, counted, self._started.is_set, out_of_time):
                     if isinstance(item, StreamInfo):
                         feed.info = feed.info or item
                         lane.begin(item)
@@ -207,6 +213,11 @@ class _Feeds:
             self.refused = self.refused or error
         lane.end(counted)
 
+    def _out_of_time(self, lane: Lane, now_seconds: float) -> bool:
+        """Whether --duration is over for a stream, whether or not it gives pictures."""
+        most, began = self._config.duration, lane.began_seconds
+        return most is not None and began is not None and now_seconds - began >= most
+
     def _play(self, feed: _Feed, counted: Ledger, first_epoch: int, first_seq: int) -> None:
         lane, info = feed.lane, feed.info
         assert info is not None
@@ -215,7 +226,13 @@ class _Feeds:
         while lane.keeps_up and lane.ended is None and not lane.opened.wait(0.1):
             pass
         asked = time.perf_counter()
-        frames = captured_frames(open_source(feed.spec), feed.spec, self._config, counted, lambda: lane.ended)
+
+        def wish() -> str | None:
+            # A file's own times say how long it was played, but not for how long in an earlier life.
+            late = first_epoch > 0 and self._out_of_time(lane, time.monotonic())
+            return lane.ended or ("duration limit" if late else None)
+
+        frames = captured_frames(open_source(feed.spec), feed.spec, self._config, counted, wish)
         for frame in _at_its_own_speed(frames, info.rate_hz, lane) if lane.keeps_up else frames:
             decoded_ms = 0.0 if lane.keeps_up else 1e3 * (time.perf_counter() - asked)
             if not lane.put(_from(frame, first_epoch, first_seq), decoded_ms, counted):

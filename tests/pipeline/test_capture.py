@@ -67,13 +67,24 @@ def test_a_ledger_goes_on_from_an_earlier_life() -> None:
     ("limits", "frames", "dropped", "ended"),
     [
         ({"frames": 6}, 6, 0, "frame limit"),
-        ({"duration": 0.75}, 8, 1, "duration limit"),
+        ({"seconds": 0.75}, 8, 1, "duration limit"),
         ({}, 30, 0, "the feed ended"),
     ],
 )
 def test_limits_hold_over_epochs(limits: dict, frames: int, dropped: int, ended: str) -> None:
     told, ledger = Ledger("feed"), Ledger("feed")
-    items = list(live_captured(feed(told, 30, per_epoch=4), told, config(**limits), ledger, lambda: True))
+    seconds = limits.get("seconds")
+    options = {} if seconds is None else {"out_of_time": lambda now: now >= seconds}
+    items = list(
+        live_captured(
+            feed(told, 30, per_epoch=4),
+            told,
+            config(frames=limits.get("frames")),
+            ledger,
+            lambda: True,
+            **options,
+        )
+    )
     given = [item for item in items if isinstance(item, Frame)]
     assert len(given) == frames
     assert ledger.captured == frames + dropped

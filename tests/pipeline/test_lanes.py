@@ -208,6 +208,21 @@ def test_every_connection_after_the_first_is_a_reconnect() -> None:
     assert ledger.events == {"failed": 2, "connected": 3, "stalled": 1, "lost": 1}
 
 
+def test_a_streams_time_begins_once_whatever_dies() -> None:
+    books: list[StreamEnd] = []
+    first = live("feed", book=books.append)
+    assert first.began_seconds is None
+    earliest = time.monotonic()
+    first.start()
+    began = first.began_seconds
+    assert began is not None
+    assert earliest <= began <= time.monotonic()
+    second = live("feed", before=books[-1])
+    for lane in (first, second):
+        lane.start()
+        assert lane.began_seconds == began
+
+
 def test_a_lane_that_ended_stays_ended() -> None:
     lane = live("feed")
     lane.close("removed")
