@@ -139,6 +139,7 @@ class Lane:
         with self._changed:
             self._reconnects += kind == "connected" and kind in self._events
             self._events[kind] = self._events.get(kind, 0) + 1
+            self._write()
 
     def end(self, counted: Ledger) -> None:
         """The feed is at its end, and `counted.ended` says why."""

@@ -321,6 +321,7 @@ class StreamedRun:
             raise UsageError("ctl add: expected a live source, such as rtsp://HOST/PATH or camera:0")
         taken = [known.stream for known in self._specs]
         (spec,) = resolve_sources(sources, cameras, self.config.rtsp_transport, taken=taken)
+        spec = replace(spec, live=True)
         self._specs.append(spec)
         write_streams(self._directory.path, self._specs)
         self._stages["capture"].tell("add", stream=spec.stream)

@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,15 +37,15 @@ from pipeline.streams import Event, FramePacket, StreamBegin, StreamEnd, frames_
 _FIRST_WORD_SECONDS = 2.0
 """So long after the first live source is there the others may still come into the header."""
 _REPORT_EVERY_SECONDS = 0.25
+_MOST_LOOKS = 8
+"""Sources that are looked at at a time; one that hangs takes seconds."""
 _GROWTH = 1.5
 """How much larger than a frame that did not fit the next ring's slots are."""
 
 
 def run(worker: Worker) -> None:
     feeds = _Feeds(worker.config, worker.folder)
-    for number, spec in enumerate(read_streams(worker.folder)):
-        feeds.plan(number, spec)
-    feeds.begin(live=True)
+    feeds.plan(read_streams(worker.folder))
     if not worker.life:
         feeds.await_first_words(worker)
     worker.ready(infos=[info_entry(info) for info in feeds.infos], keeps_up=feeds.keeps_up)
@@ -57,6 +58,7 @@ def run(worker: Worker) -> None:
 class _Feed:
     """One stream, how it is read, and where its frames go."""
 
+    number: int
     spec: SourceSpec
     lane: Lane
     info: StreamInfo | None
@@ -65,6 +67,16 @@ class _Feed:
     """Read by `live_frames`; otherwise a file, also one that is played as if it were live."""
     failure: str = ""
     """Why a live source was not there at first."""
+
+
+def _look_at(spec: SourceSpec) -> StreamInfo | SourceError:
+    """Open a source for a moment: what it is, or why it cannot be read."""
+    try:
+        source = open_source(spec)
+    except SourceError as error:
+        return error
+    source.close()
+    return source.info
 
 
 class _Feeds:
@@ -108,29 +120,46 @@ class _Feeds:
         """Whether a stream is there from the start; a file's begins when its turn comes."""
         return any(feed.live and feed.spec.stream == stream for feed in self._all)
 
-    def plan(self, number: int, spec: SourceSpec, added: bool = False) -> Lane | None:
-        """Look at a source, if it is not live, and make its lane; None when it has ended in an earlier life.
+    def plan(self, specs: Sequence[SourceSpec], first: int = 0) -> None:
+        """Make lanes for sources, the first of this number, and begin to read those that are live.
 
-        added: while the run goes on, which only a live source can be.
+        Whether it is live shows of some only when it is open: those are looked at, all at once. One of them
+        that cannot be reached is taken for a camera that will be, where the run has live sources anyway.
 
         Raises:
-            SourceError: it is not live and cannot be read.
+            SourceError: a source that is not live cannot be read.
         """
-        before = read_book(self._folder, number)
-        if before is not None and before.ledger.ended != RUNNING:
-            self.ended_before.append(before)
-            return None
-        info = None
-        if not (spec.feed or added):
-            source = open_source(spec)
-            info = source.info
-            source.close()
+        unknown: list[tuple[int, SourceSpec, StreamEnd | None]] = []
+        for number, spec in enumerate(specs, first):
+            before = read_book(self._folder, number)
+            if before is not None and before.ledger.ended != RUNNING:
+                self.ended_before.append(before)
+            elif spec.feed or (before is not None and before.ledger.events):
+                self._add(number, spec, None, before)
+            else:
+                unknown.append((number, spec, before))
+        self.begin(live=True)
+        with ThreadPoolExecutor(_MOST_LOOKS) as pool:
+            looks = list(pool.map(_look_at, [spec for _, spec, _ in unknown]))
+        has_live = any(feed.live for feed in self._all) or any(
+            isinstance(look, StreamInfo) and look.live for look in looks
+        )
+        for (number, spec, before), look in zip(unknown, looks, strict=True):
+            if isinstance(look, StreamInfo):
+                self._add(number, spec, look, before)
+            elif has_live and "://" in spec.uri:
+                self._add(number, spec, None, before)
+            else:
+                raise look
+        self.begin(live=True)
+
+    def _add(self, number: int, spec: SourceSpec, info: StreamInfo | None, before: StreamEnd | None) -> None:
         live = info is None or info.live
         keeps_up = live if self._config.live is None else self._config.live
         book = Book(self._folder, number)
         lane = Lane(spec.stream, keeps_up, live or keeps_up, book.write, self.ring_bell, before)
-        self._all.append(_Feed(spec, lane, None if live else info, live))
-        return lane
+        self._all.append(_Feed(number, spec, lane, None if live else info, live))
+        self._all.sort(key=lambda feed: feed.number)
 
     def begin(self, live: bool) -> None:
         """Start reading what is live, before the run starts; or the rest, now that it does."""
@@ -372,12 +401,10 @@ class _Loop:
 
     def _add(self) -> None:
         specs = read_streams(self._worker.folder)
-        for number in range(self._streams, len(specs)):
-            lane = self._feeds.plan(number, specs[number], added=True)
-            if lane is not None:
-                self._lanes.append(lane)
+        known = set(map(id, self._feeds.lanes))
+        self._feeds.plan(specs[self._streams :], self._streams)
+        self._lanes += [lane for lane in self._feeds.lanes if id(lane) not in known]
         self._streams = len(specs)
-        self._feeds.begin(live=True)
 
     def _hand_over(self, lane: Lane) -> None:
         item = lane.take()

@@ -5,14 +5,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from pipeline.books import RUNNING, Book
+from pipeline.books import RUNNING, Book, read_book
 from pipeline.config import RunConfig
-from pipeline.messages import Ledger, Stamp
+from pipeline.errors import SourceError
+from pipeline.messages import Ledger, Stamp, StreamInfo
 from pipeline.sources import SourceSpec
+from pipeline.stages import capture
 from pipeline.stages.capture import _Clock, _Feeds
 from pipeline.streams import StreamEnd
 
@@ -32,11 +36,68 @@ def feeds(folder: Path, *specs: SourceSpec, **options: object) -> _Feeds:
     """These, being read, the run started."""
     config = RunConfig(source=tuple(spec.uri for spec in specs), **options)  # type: ignore[arg-type]
     reading = _Feeds(config, folder)
-    for number, spec in enumerate(specs):
-        reading.plan(number, spec)
-    reading.begin(live=True)
+    reading.plan(specs)
     reading.begin(live=False)
     return reading
+
+
+WEB = [SourceSpec(f"http://127.0.0.1:9/{name}", name) for name in "ab"]
+"""Nor there."""
+
+
+def lanes_of(reading: _Feeds) -> list[tuple[str, bool]]:
+    found = [(lane.stream, lane.live) for lane in reading.lanes]
+    for lane in reading.lanes:
+        lane.close("over")
+    return found
+
+
+def test_a_web_camera_that_is_down_is_tried_again_beside_a_live_source(tmp_path: Path) -> None:
+    reading = feeds(tmp_path, WEB[0], DOWN, WEB[1])
+    assert until(lambda: all(lane.statement().ledger.events.get("failed") for lane in reading.lanes))
+    assert lanes_of(reading) == [("a", True), ("down", True), ("b", True)]
+
+
+def test_whether_another_web_camera_is_live_shows_when_it_is_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[str] = []
+
+    def open_one(spec: SourceSpec) -> SimpleNamespace:
+        opened.append(spec.stream)
+        if spec.stream == "a":
+            raise SourceError("a: cannot be reached")
+        info = StreamInfo(spec.stream, (2, 2), 25.0, None, live)
+        return SimpleNamespace(info=info, close=lambda: None)
+
+    monkeypatch.setattr(capture, "open_source", open_one)
+    live = True
+    assert lanes_of(feeds(tmp_path, *WEB)) == [("a", True), ("b", True)]
+    assert sorted(opened) == ["a", "b"]
+    live = False
+    (tmp_path / "files").mkdir()
+    with pytest.raises(SourceError, match="a: cannot be reached"):
+        feeds(tmp_path / "files", *WEB)
+
+
+def test_a_web_camera_that_is_down_alone_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="cannot be reached"):
+        feeds(tmp_path, WEB[0])
+
+
+def test_what_is_known_to_be_live_is_not_opened_first(tmp_path: Path) -> None:
+    """Because `ctl add` said so, or an earlier life of the process has seen it."""
+    assert lanes_of(feeds(tmp_path, replace(WEB[0], live=True))) == [("a", True)]
+    (tmp_path / "again").mkdir()
+    seen = Ledger("a", 3, ended=RUNNING, events={"connected": 1, "lost": 1})
+    Book(tmp_path / "again", 0).write(StreamEnd("a", 2, 3, seen))
+    assert lanes_of(feeds(tmp_path / "again", WEB[0])) == [("a", True)]
+
+
+def test_events_before_the_first_frame_are_in_the_book(tmp_path: Path) -> None:
+    (lane,) = feeds(tmp_path, DOWN).lanes
+    assert until(lambda: (book := read_book(tmp_path, 0)) is not None and "failed" in book.ledger.events)
+    lane.close("over")
 
 
 def test_duration_ends_a_feed_that_gives_nothing(tmp_path: Path) -> None:
