@@ -180,19 +180,13 @@ class _Feeds:
             threading.Thread(target=self._read_all, args=(queue,), daemon=True).start()
 
     def await_first_words(self, worker: Worker) -> None:
-        """Wait until the live sources are there, or have failed once; not for the last one.
-
-        Raises:
-            SourceError: none of the sources can be reached.
-        """
+        """Wait until the live sources are there, or have failed once; not for the last one."""
         first: float | None = None
         while any(feed.info is None and not feed.failure for feed in self._all):
             first = first or (time.monotonic() if self.infos else None)
             if worker.wish() or (first is not None and time.monotonic() - first > _FIRST_WORD_SECONDS):
                 return
             time.sleep(0.02)
-        if not self.infos and self._all:
-            raise SourceError(self._all[0].failure)
 
     def ring_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it rings already
