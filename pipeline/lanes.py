@@ -88,8 +88,8 @@ class Lane:
         return replace(self._counted, dropped=dict(self._counted.dropped), ended="end of file")
 
     @property
-    def first_epoch(self) -> int:
-        """The number of the feed's first epoch."""
+    def epoch(self) -> int:
+        """The number of the feed's last epoch, and of its first before there is a frame."""
         return self._epoch
 
     @property

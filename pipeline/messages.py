@@ -296,7 +296,7 @@ class Ledger:
     reconnects: int = 0
     """How often a live source came back, each time with a new epoch."""
     events: dict[str, int] = field(default_factory=dict)
-    """What befell a live source (`connected`, `lost`, `stalled`, `failed`, `changed`), and how often."""
+    """What befell a live source, by `feed.FeedKind`, and how often."""
     restarts: dict[str, int] = field(default_factory=dict)
     """How often a stage that the stream goes through was started anew, by stage."""
 

@@ -331,7 +331,7 @@ class StreamedRun:
         """Log what befell the feeds, and renew the snapshot."""
         capture = self._stages["capture"]
         for event in capture.events:
-            self._connected[event.stream] = event.kind in ("connected", "changed")
+            self._connected[event.stream] = event.kind in ("connected", "changed", "damaged")
             self._log(f"{event.stream}: {event.kind}" + (f": {event.text}" if event.text else ""))
         capture.events.clear()
         if time.monotonic() - self._snapshot_seconds >= _SNAPSHOT_SECONDS:

@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.books import RUNNING, Book, read_book
-from pipeline.capture import captured_frames, live_captured
+from pipeline.capture import LiveCount, captured_frames, live_captured
 from pipeline.config import RunConfig
 from pipeline.errors import RunError, SourceError
 from pipeline.feed import FeedEvent, live_frames
@@ -37,6 +37,8 @@ from pipeline.streams import Event, FramePacket, StreamBegin, StreamEnd, frames_
 _FIRST_WORD_SECONDS = 2.0
 """So long after the first live source is there the others may still come into the header."""
 _REPORT_EVERY_SECONDS = 0.25
+_WHOLE_SECONDS = 10.0
+"""Damage after so long without any is worth a word."""
 _MOST_LOOKS = 8
 """Sources that are looked at at a time; one that hangs takes seconds."""
 _GROWTH = 1.5
@@ -211,19 +213,20 @@ class _Feeds:
 
     def _read(self, feed: _Feed) -> None:
         lane, config = feed.lane, self._config
-        counted, first_epoch, first_seq = lane.counts(), lane.first_epoch, lane.counts().captured
+        counted, first_epoch, first_seq = lane.counts(), lane.epoch, lane.counts().captured
         try:
             if feed.live:
-                told = Ledger(lane.stream)
+                told, out_of_time = Ledger(lane.stream), partial(self._out_of_time, lane)
+                count = LiveCount(told, counted, self._started.is_set)
+                on_event = partial(self._on, feed)
                 items = live_frames(
                     feed.spec,
-                    stop=lambda: lane.ended is not None or self._out_of_time(lane, time.monotonic()),
-                    on_event=lambda event: self._on(feed, event),
+                    stop=_Stop(lane, count, out_of_time, on_event),
+                    on_event=on_event,
                     ledger=told,
                     epoch=first_epoch,
                 )
-                out_of_time = partial(self._out_of_time, lane)
-                for item in live_captured(items, told, config, counted, self._started.is_set, out_of_time):
+                for item in live_captured(items, count, config.frames, out_of_time):
                     if isinstance(item, StreamInfo):
                         feed.info = feed.info or item
                         lane.begin(item)
@@ -264,10 +267,44 @@ class _Feeds:
 
     def _on(self, feed: _Feed, event: FeedEvent) -> None:
         feed.lane.happened(event.kind)
-        if event.kind != "connected" and feed.info is None:
+        if event.kind in ("lost", "stalled", "failed") and feed.info is None:
             feed.failure = event.reason or event.kind
         self.events.append(event)
         self.ring_bell()
+
+
+class _Stop:
+    """Whether a feed is to end. It asks all the time: so what it loses without a frame is noted here."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        count: LiveCount,
+        out_of_time: Callable[[float], bool],
+        on_event: Callable[[FeedEvent], None],
+    ) -> None:
+        self._lane, self._count, self._out_of_time, self._on_event = lane, count, out_of_time, on_event
+        self._thread = threading.get_ident()
+        self._noted_at = 0.0
+        self._dropped, self._dropped_at = 0, -_WHOLE_SECONDS
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        # Another thread, which opens the source, asks too.
+        if threading.get_ident() == self._thread and now - self._noted_at >= _REPORT_EVERY_SECONDS:
+            self._noted_at = now
+            if self._count.update():
+                self._lane.note(self._count.ledger)
+                self._look_for_damage(now)
+        return self._lane.ended is not None or self._out_of_time(now)
+
+    def _look_for_damage(self, now: float) -> None:
+        dropped = sum(self._count.told.dropped.values())
+        if dropped > self._dropped:
+            if now - self._dropped_at >= _WHOLE_SECONDS:
+                reason = "pictures are not whole; they are dropped up to the next key frame"
+                self._on_event(FeedEvent(self._lane.stream, "damaged", self._lane.epoch, reason, 0.0))
+            self._dropped, self._dropped_at = dropped, now
 
 
 def _from(frame: Frame, epoch: int, seq: int) -> Frame:

@@ -180,7 +180,7 @@ def test_the_books_balance_over_any_number_of_deaths(steps: list[str]) -> None:
         if step == "put":
             counted = lane.counts()
             counted.captured = seq + 1
-            lane.put(frame("feed", seq, epoch=lane.first_epoch), 0.0, counted)
+            lane.put(frame("feed", seq, epoch=lane.epoch), 0.0, counted)
             seq += 1
         elif lane.waits:
             item = lane.take()

@@ -3,6 +3,7 @@ threads, over deaths of the process."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +13,15 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.books import RUNNING, Book, read_book
+from pipeline.capture import LiveCount
 from pipeline.config import RunConfig
 from pipeline.errors import SourceError
+from pipeline.feed import FeedEvent
+from pipeline.lanes import Lane
 from pipeline.messages import Ledger, Stamp, StreamInfo
 from pipeline.sources import SourceSpec
 from pipeline.stages import capture
-from pipeline.stages.capture import _Clock, _Feeds
+from pipeline.stages.capture import _Clock, _Feeds, _Stop
 from pipeline.streams import StreamEnd
 
 DOWN = SourceSpec("rtsp://127.0.0.1:9/live", "down")
@@ -98,6 +102,46 @@ def test_events_before_the_first_frame_are_in_the_book(tmp_path: Path) -> None:
     (lane,) = feeds(tmp_path, DOWN).lanes
     assert until(lambda: (book := read_book(tmp_path, 0)) is not None and "failed" in book.ledger.events)
     lane.close("over")
+
+
+def test_damage_is_counted_while_no_picture_comes_and_said_once_when_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr(capture, "time", SimpleNamespace(monotonic=lambda: now))
+    lane, told = Lane("a", keeps_up=True, live=True), Ledger("a")
+    events: list[FeedEvent] = []
+    count = LiveCount(told, lane.counts(), lambda: True)
+    stop = _Stop(lane, count, lambda seconds: seconds >= 1100, events.append)
+
+    def goes_on(seconds: float, damaged: int) -> tuple[int, int]:
+        """Packets come and the feed asks; then the lane's captured and dropped frames."""
+        nonlocal now
+        for _ in range(damaged):
+            told.captured += 1
+            told.drop("capture", "after damage")
+        now += seconds
+        assert not stop()
+        ledger = lane.statement().ledger
+        return ledger.captured, sum(ledger.dropped.values())
+
+    assert goes_on(1, 0) == (0, 0)
+    assert events == []
+    assert goes_on(1, 3) == (3, 3)
+    assert goes_on(5, 4) == (7, 7)
+    assert [(event.kind, event.stream) for event in events] == [("damaged", "a")]
+    assert goes_on(11, 0) == (7, 7)
+    assert goes_on(1, 1) == (8, 8)
+    assert [event.kind for event in events] == ["damaged"] * 2
+    told.captured += 1
+    told.drop("capture", "after damage")
+    now += 1
+    other = threading.Thread(target=stop)  # the one that opens a source asks, too, and counts nothing
+    other.start()
+    other.join()
+    assert lane.statement().ledger.captured == 8
+    now = 1100.0
+    assert stop()
 
 
 def test_duration_ends_a_feed_that_gives_nothing(tmp_path: Path) -> None:
