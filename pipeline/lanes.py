@@ -174,6 +174,12 @@ class Lane:
         """Whether there is something to take."""
         return bool(self._items)
 
+    @property
+    def frames_waiting(self) -> int:
+        """Frames to take."""
+        with self._changed:
+            return sum(isinstance(item, Waiting) for item in self._items)
+
     def take(self) -> Item:
         """The oldest of what waits; of a frame say `sent` or `lose` next."""
         with self._changed:

@@ -64,7 +64,8 @@ class StageProcess:
         self.seen: dict[str, Seen] = {}
         self.timings: dict[tuple[str, str], Histogram] = {}
         """By stage and engine, "" for the stage as a whole."""
-        self.queued = 0
+        self.waiting = self.passed_on = 0
+        """As it said in its last heartbeat."""
         self.wish: str | None = None
         self._untold: deque[Control] = deque()
         self._heard_seconds = time.monotonic()
@@ -109,7 +110,7 @@ class StageProcess:
                     self.ready.append(json.loads(message.about))
                 elif isinstance(message, Beat):
                     self._heard_seconds, self._patience_seconds = time.monotonic(), message.patience_seconds
-                    self.queued = message.queued
+                    self.waiting, self.passed_on = message.waiting, message.passed_on
                 elif isinstance(message, Failure):
                     self.failure = self.failure or message
                 elif isinstance(message, Ledger):

@@ -158,8 +158,10 @@ class Beat:
     stage: str
     patience_seconds: float
     """It hangs when it says nothing for so long."""
-    queued: int
-    """Frames that wait here or are in work."""
+    waiting: int
+    """Frames that wait here to be sent on."""
+    passed_on: int
+    """Messages that the next stage has not yet worked through: they wait there or are in work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -361,12 +361,14 @@ class StreamedRun:
                     reconnects=mine.reconnects,
                 )
             )
+        # How many wait before a stage only the one before it knows.
+        passed_on = {receiver: self._stages[sender].passed_on for sender, receiver in LINKS.values()}
         stages = tuple(
             StageSnapshot(
                 name,
                 stage.started and stage.alive,
                 stage.life,
-                stage.queued,
+                stage.waiting + passed_on.get(name, 0),
                 sink.timings.get((name, ""), Histogram()),
             )
             for name, stage in self._stages.items()

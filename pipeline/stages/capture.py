@@ -466,7 +466,7 @@ class _Loop:
 
     def _tell_and_wait(self) -> None:
         now = time.monotonic()
-        self._worker.queued = sum(lane.waits for lane in self._lanes)
+        self._worker.waiting = sum(lane.frames_waiting for lane in self._lanes)
         if now - self._reported_at >= _REPORT_EVERY_SECONDS:
             self._reported_at = now
             for lane in self._lanes:

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -68,8 +68,10 @@ class Worker:
         self._started = False
         self._beat_at = self._heard_at = 0.0
         self._unsaid: deque[Message] = deque(maxlen=64)
-        self.queued = 0
-        """Frames that wait here or are in work, for the supervisor to know."""
+        self.waiting = 0
+        """Frames that wait here to be sent on, for the supervisor to know."""
+        self.passed_on: Callable[[], int] = lambda: 0
+        """Messages that the next stage has not yet worked through."""
         self.commands: deque[Control] = deque()
         """What the supervisor has asked of this stage and the stage has not yet done."""
         self.lives = dict.fromkeys(LINKS, 0)
@@ -210,7 +212,7 @@ class Worker:
 
     def _beat(self, patience_seconds: float) -> None:
         # Where there is no room, the supervisor has beats enough that it has not yet heard.
-        self.report(Beat(self.stage, patience_seconds, self.queued))
+        self.report(Beat(self.stage, patience_seconds, self.waiting, self.passed_on()))
         self._beat_at = time.monotonic()
 
 

@@ -121,6 +121,19 @@ def test_the_newest_frames_win() -> None:
     assert lane.statement().ledger.dropped == {("capture", "overload"): 3}
 
 
+def test_frames_are_counted_that_wait_and_nothing_else() -> None:
+    lane = live("feed")
+    lane.begin(StreamInfo("feed", (2, 2), 25.0, None, True))
+    waiting = [lane.frames_waiting]
+    for seq in range(3):
+        put(lane, seq, seq / 1000)
+        waiting.append(lane.frames_waiting)
+    for _ in range(3):
+        lane.take()
+        waiting.append(lane.frames_waiting)
+    assert waiting == [0, 1, 2, 2, 2, 1, 0]
+
+
 def test_the_begin_of_an_epoch_is_never_dropped() -> None:
     lane = live("feed")
     lane.begin(StreamInfo("feed", (2, 2), 25.0, None, True))

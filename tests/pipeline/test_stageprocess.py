@@ -88,7 +88,7 @@ def test_a_stage_is_at_length_from_when_it_asks_for_time_until_it_goes_on_or_the
 
     def beat(patience: float) -> None:
         sleeper._patience_seconds = -1.0  # until it is heard
-        while not worker.try_send(Beat("sink", patience, 0)):
+        while not worker.try_send(Beat("sink", patience, 0, 0)):
             sleeper.listen()
         while sleeper._patience_seconds < 0:
             sleeper.listen()
