@@ -8,6 +8,7 @@ line of JSON, an object of strings: `{"do": "add", "uri": "rtsp://…"}`; so is 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
@@ -88,18 +89,24 @@ class CtlServer:
 def running_instances(parent: Path | None = None) -> dict[int, Path]:
     """By pid: the sockets of this user's runs that take requests."""
     found = {}
-    for path in (parent or shared_memory_folder()).glob("austream-*"):
+    for path in _living(parent or shared_memory_folder()):
+        with contextlib.suppress(OSError, ValueError):  # it reads files, or has not begun
+            found[int((path / _PID).read_text())] = path / _SOCKET
+    return found
+
+
+def _living(parent: Path) -> list[Path]:
+    """The directories of this user's runs, whether or not they take requests."""
+    living = []
+    for path in parent.glob("austream-*"):
         try:
             with open(path / "lock", "rb") as lock:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:  # it lives
-            try:
-                found[int((path / _PID).read_text())] = path / _SOCKET
-            except (OSError, ValueError):
-                continue  # it reads files, or has not begun
+        except BlockingIOError:
+            living.append(path)
         except OSError:
             continue
-    return found
+    return living
 
 
 def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None = None) -> Reply:
@@ -112,6 +119,11 @@ def ask(request: Mapping[str, str], pid: int | None = None, parent: Path | None 
     instances = running_instances(parent)
     if pid is not None and pid not in instances:
         raise UsageError(f"ctl --pid {pid}: no instance with live streams runs under this number")
+    if not instances and _living(parent or shared_memory_folder()):
+        raise UsageError(
+            "ctl: an instance runs but takes no commands: it is just starting, or it reads a file or has "
+            "--lossless, where no stream comes or goes"
+        )
     if not instances:
         raise UsageError("ctl: no instance with live streams is running; start run_stream.py first")
     if pid is None and len(instances) > 1:

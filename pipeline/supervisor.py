@@ -115,7 +115,7 @@ class StreamedRun:
             self._ready("face")
             self.infos = [stream_info(entry) for entry in capture["infos"]]
             self.engines = infer["engines"]
-            self._restarts = bool(capture["keeps_up"])
+            self._restarts, self._capture_resumes = bool(capture["keeps_up"]), bool(capture["resumes"])
             seen = {info.stream: info for info in self.infos}
             self.header = header_row(config, self._specs, seen, self.engines)
             self._set_up(folder)
@@ -234,6 +234,8 @@ class StreamedRun:
     def _may_restart(self, stage: StageProcess) -> bool:
         refused = stage.failure is not None and stage.failure.kind == "refused"
         if not self._restarts or stage.name == "sink" or refused or self._capture_is_through:
+            return False
+        if stage.name == "capture" and not self._capture_resumes:
             return False
         deaths = self._deaths[stage.name]
         if len(deaths) == MOST_RESTARTS and time.monotonic() - deaths[0] < WITHIN_SECONDS:

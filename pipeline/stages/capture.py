@@ -50,7 +50,8 @@ def run(worker: Worker) -> None:
     feeds.plan(read_streams(worker.folder))
     if not worker.life:
         feeds.await_first_words(worker)
-    worker.ready(infos=[info_entry(info) for info in feeds.infos], keeps_up=feeds.keeps_up)
+    infos = [info_entry(info) for info in feeds.infos]
+    worker.ready(infos=infos, keeps_up=feeds.keeps_up, resumes=feeds.resumes)
     if worker.wait_for_start():
         feeds.begin(live=False)
         _Loop(worker, feeds).run()
@@ -113,6 +114,11 @@ class _Feeds:
     def keeps_up(self) -> bool:
         """Whether every stream may lose frames."""
         return all(feed.lane.keeps_up for feed in self._all)
+
+    @property
+    def resumes(self) -> bool:
+        """Whether a next life of this process could go on: a file it would play from its beginning."""
+        return all(feed.live or self._config.loop for feed in self._all)
 
     @property
     def lanes(self) -> list[Lane]:

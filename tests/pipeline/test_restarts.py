@@ -151,6 +151,23 @@ def test_a_stage_that_hangs_while_it_is_started_anew_is_noticed_and_keeps_nobody
     assert rows_of(out)[-1]["delivered"] == ledger.delivered > 2
 
 
+def test_a_file_that_is_played_once_is_not_played_from_its_beginning_again(
+    clip: Path, tmp_path: Path
+) -> None:
+    with live_run(tmp_path / "r.jsonl", "--source", str(clip), "--live") as run:
+        assert run.goes_on(), run.errors
+        os.kill(run.workers()["face"], signal.SIGKILL)
+        assert until(lambda: run.said("is at work again") == 1), run.errors
+        assert run.goes_on(), run.errors
+        os.kill(run.workers()["capture"], signal.SIGKILL)
+        assert run.wait() == 1
+    assert "the capture stage died (killed by signal 9)" in run.errors[-1]
+    (ledger,) = run.ledgers().values()
+    assert (ledger["ended"], ledger["restarts"]) == ("the capture stage failed", {"face": 1})
+    frames = [row["frame"] for row in rows_of(tmp_path / "r.jsonl") if row["type"] == "result"]
+    assert frames == sorted(set(frames))
+
+
 def test_a_dead_sink_ends_a_live_run(clip: Path, tmp_path: Path) -> None:
     with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
         assert run.goes_on(), run.errors
