@@ -1,8 +1,8 @@
 """What every worker process has: the run's folder and options, lines to and from the supervisor, an end.
 
-A worker ignores Ctrl-C, which reaches the whole terminal; the supervisor tells it what to do. When the
-supervisor is gone, the worker ends its work in order if it can within `ORPHAN_SECONDS`, and at once after
-that.
+A worker ignores Ctrl-C, which reaches the whole terminal, and SIGTERM, which a service manager sends to all
+processes of a service; the supervisor tells it what to do. When the supervisor is gone, the worker ends its
+work in order if it can within `ORPHAN_SECONDS`, and at once after that.
 """
 
 from __future__ import annotations
@@ -254,6 +254,9 @@ def info_entry(info: StreamInfo) -> dict[str, Any]:
 def work(stage: str, folder: Path, life: int = 0) -> int:
     """The process of one stage from beginning to end; its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGTERM, lambda *_: None
+    )  # not SIG_IGN, which a compiler that is started would inherit
     parent = os.getppid()
     threading.Thread(target=_leave_when_orphaned, args=(parent, stage, folder), daemon=True).start()
     cv2.setNumThreads(1)  # the stages run side by side: a pool in each would only get in the others' way

@@ -197,6 +197,20 @@ def test_shared_memory_that_is_too_small_is_found_before_the_start(
 
 
 @pytest.mark.usefixtures("nothing_left")
+def test_a_service_manager_that_ends_all_processes_at_once_loses_nothing(
+    real_clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.jsonl"
+    process, workers = begin(real_clip, out, None)
+    for pid in (*workers.values(), process.pid):
+        os.kill(pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    ledger = rows_of(out)[-1]
+    assert (ledger["type"], ledger["ended"], ledger["balanced"]) == ("ledger", "terminated", True)
+
+
+@pytest.mark.usefixtures("nothing_left")
 def test_the_end_waits_for_a_sink_that_takes_long_to_make_its_files_whole(
     real_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
