@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 from pipeline.config import RunConfig
-from pipeline.messages import Frame, Ledger, StreamInfo
+from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 from pipeline.sources import Source, SourceSpec, open_source
 
 
@@ -55,51 +56,69 @@ def captured_frames(
         source.close()
 
 
+class LiveCount:
+    """A feed's ledger from the run's start on: what it held before, and what the feed has told since.
+
+    What comes before the run has started does not count: nobody waits for it.
+    """
+
+    def __init__(self, told: Ledger, ledger: Ledger, started: Callable[[], bool]) -> None:
+        """`told`: the ledger that the feed counts on; `ledger`: the one to fill; it may hold something."""
+        self.told, self.ledger, self._started = told, ledger, started
+        self._before = replace(ledger, dropped=dict(ledger.dropped))
+        self._base: Ledger | None = None
+
+    def update(self, frame: Stamp | None = None) -> bool:
+        """Bring the ledger up to date, with a frame that the feed has just given or between two; False before
+        the run has started. Only in the feed's own thread."""
+        if self._base is None:
+            if not self._started():
+                return False
+            captured = self.told.captured if frame is None else frame.seq
+            self._base = replace(self.told, captured=captured, dropped=dict(self.told.dropped))
+        _add_since(self._base, self.told, self._before, self.ledger)
+        return True
+
+    def seq(self, stamp: Stamp) -> int:
+        """The number of a frame in the stream; after an `update`."""
+        assert self._base is not None
+        return self._before.captured + stamp.seq - self._base.captured
+
+
 def live_captured(
     items: Iterable[StreamInfo | Frame],
-    told: Ledger,
-    config: RunConfig,
-    ledger: Ledger,
-    started: Callable[[], bool],
+    count: LiveCount,
+    most_frames: int | None = None,
+    out_of_time: Callable[[float], bool] = lambda _: False,
 ) -> Iterator[StreamInfo | Frame]:
-    """What `feed.live_frames` gives, within the limits of the run; frame numbers from 0.
-
-    What comes before the run has started does not count: nobody waits for it. `ledger` goes on from what it
-    holds already, and says in `ended` why the stream ended.
+    """What `feed.live_frames` gives, within the limits of the run; frame numbers from 0, or from where the
+    ledger stands. `count.ledger` says in `ended` why the stream ended.
 
     Args:
-        told: the ledger that the feed counts on.
+        items: what the feed gives.
+        count: of the same feed.
+        most_frames: --frames.
+        out_of_time: whether --duration is over at a moment of the monotonic clock. It ends the stream with
+            the next frame; that there is one at all, or the feed ends, is up to the feed's own `stop`.
     """
-    before = replace(ledger, dropped=dict(ledger.dropped))
-    base: Ledger | None = None
-    began_seconds = 0.0
+    ledger = count.ledger
     for item in items:
         if isinstance(item, StreamInfo):
             yield item
             continue
         stamp = item.stamp
-        if not started():
+        if not count.update(stamp):
             continue
-        if base is None:
-            base, began_seconds = _counts_before(told, stamp.seq), stamp.captured_monotonic_seconds
-        _add_since(base, told, before, ledger)
-        if (
-            config.duration is not None
-            and stamp.captured_monotonic_seconds - began_seconds >= config.duration
-        ):
+        if out_of_time(stamp.captured_monotonic_seconds):
             ledger.drop("capture", "duration limit")
             ledger.ended = "duration limit"
             return
-        yield Frame(replace(stamp, seq=before.captured + stamp.seq - base.captured), item.image_bgr)
-        if config.frames is not None and ledger.captured >= config.frames:
+        yield Frame(replace(stamp, seq=count.seq(stamp)), item.image_bgr)
+        if most_frames is not None and ledger.captured >= most_frames:
             ledger.ended = "frame limit"
             return
-    ledger.ended = "the feed ended"
-
-
-def _counts_before(told: Ledger, seq: int) -> Ledger:
-    """What a feed had counted before the frame of this number, which it has just given."""
-    return replace(told, captured=seq, dropped=dict(told.dropped))
+    count.update()
+    ledger.ended = "duration limit" if out_of_time(time.monotonic()) else "the feed ended"
 
 
 def _add_since(base: Ledger, told: Ledger, before: Ledger, ledger: Ledger) -> None:

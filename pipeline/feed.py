@@ -29,7 +29,7 @@ _LONGEST_JUMP_SECONDS = 5.0
 """A PTS that runs further ahead of the last one than any stall can last is another clock's."""
 _LOOK_SECONDS = 0.05
 
-FeedKind = Literal["connected", "lost", "stalled", "failed", "changed"]
+FeedKind = Literal["connected", "lost", "stalled", "failed", "changed", "damaged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class FeedEvent:
     stream: str
     kind: FeedKind
     """`connected`; `lost` (the connection ended) or `stalled` (it is there, but no picture comes) after that;
-    `failed` (a try to connect); `changed` (another size or another clock within a connection)."""
+    `failed` (a try to connect); `changed` (another size or another clock within a connection); `damaged` (it
+    goes on, but pictures are not whole: said once when that begins)."""
     epoch: int
     """The epoch that begins with `connected` and `changed`; otherwise the last one, or the first to come."""
     reason: str

@@ -7,6 +7,7 @@ out, one at a time, whenever the face stage has room.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -63,6 +64,7 @@ class Lane:
         self._events: dict[str, int] = {}
         self._reconnects = 0
         self._sent, self._last_seq, self._epoch = 0, None if before is None else before.last_seq, 0
+        self._began_seconds = None if before is None else before.began_seconds
         self._at_next_stage = 0
         self._ending: str | None = None
         self.opened = threading.Event()
@@ -86,9 +88,14 @@ class Lane:
         return replace(self._counted, dropped=dict(self._counted.dropped), ended="end of file")
 
     @property
-    def first_epoch(self) -> int:
-        """The number of the feed's first epoch."""
+    def epoch(self) -> int:
+        """The number of the feed's last epoch, and of its first before there is a frame."""
         return self._epoch
+
+    @property
+    def began_seconds(self) -> float | None:
+        """When `start` was called first, also in an earlier life of this process."""
+        return self._began_seconds
 
     @property
     def ended(self) -> str | None:
@@ -132,6 +139,7 @@ class Lane:
         with self._changed:
             self._reconnects += kind == "connected" and kind in self._events
             self._events[kind] = self._events.get(kind, 0) + 1
+            self._write()
 
     def end(self, counted: Ledger) -> None:
         """The feed is at its end, and `counted.ended` says why."""
@@ -142,6 +150,13 @@ class Lane:
         self._bell()
 
     # The main thread.
+
+    def start(self) -> None:
+        """The run starts, or has started before: the stream's time begins."""
+        with self._changed:
+            if self._began_seconds is None:
+                self._began_seconds = time.monotonic()
+                self._write()
 
     def close(self, reason: str) -> None:
         """End the stream from outside; what its thread still brings is not counted."""
@@ -158,6 +173,12 @@ class Lane:
     def waits(self) -> bool:
         """Whether there is something to take."""
         return bool(self._items)
+
+    @property
+    def frames_waiting(self) -> int:
+        """Frames to take."""
+        with self._changed:
+            return sum(isinstance(item, Waiting) for item in self._items)
 
     def take(self) -> Item:
         """The oldest of what waits; of a frame say `sent` or `lose` next."""
@@ -239,7 +260,7 @@ class Lane:
             events=dict(self._events),
             reconnects=self._reconnects,
         )
-        return StreamEnd(self.stream, self._last_seq, self._sent, ledger, self._epoch)
+        return StreamEnd(self.stream, self._last_seq, self._sent, ledger, self._epoch, self._began_seconds)
 
 
 def next_turn(lanes: list[Lane]) -> Lane | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -296,7 +296,7 @@ class Ledger:
     reconnects: int = 0
     """How often a live source came back, each time with a new epoch."""
     events: dict[str, int] = field(default_factory=dict)
-    """What befell a live source (`connected`, `lost`, `stalled`, `failed`, `changed`), and how often."""
+    """What befell a live source, by `feed.FeedKind`, and how often."""
     restarts: dict[str, int] = field(default_factory=dict)
     """How often a stage that the stream goes through was started anew, by stage."""
 
@@ -309,6 +309,20 @@ class Ledger:
         for state in windows:
             if state != "ready":
                 self.skipped_inferences[state] = self.skipped_inferences.get(state, 0) + 1
+
+    def with_arrivals(self, arrived: Ledger) -> Ledger:
+        """This ledger, of what was captured and dropped at first, and what became of the rest at the sink."""
+        dropped = dict(self.dropped)
+        for key, frames in arrived.dropped.items():
+            dropped[key] = dropped.get(key, 0) + frames
+        return replace(
+            self,
+            dropped=dropped,
+            delivered=arrived.delivered,
+            without_face=arrived.without_face,
+            skipped_inferences=arrived.skipped_inferences,
+            restarts=arrived.restarts,
+        )
 
     @property
     def in_flight(self) -> int:

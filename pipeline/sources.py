@@ -44,6 +44,8 @@ class SourceSpec:
     """`tcp` or `udp`; other sources do not look at it."""
     argument: int = 0
     """Which --source or --camera it came from; the files of one are read one after another."""
+    live: bool = False
+    """Whether it was said to be a feed, whatever its address looks like."""
 
     def __post_init__(self) -> None:
         if self.rtsp_transport not in RTSP_TRANSPORTS:
@@ -55,7 +57,7 @@ class SourceSpec:
 
         What stands behind http:// shows only when it is open (`Source.info.live`).
         """
-        return self.uri.startswith("camera:") or scheme_of(self.uri) in LIVE_SCHEMES
+        return self.live or self.uri.startswith("camera:") or scheme_of(self.uri) in LIVE_SCHEMES
 
     @property
     def path(self) -> Path | None:

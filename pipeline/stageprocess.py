@@ -21,6 +21,8 @@ from pipeline.streams import HAND_OVERS, Beat, Control, Event, Failure, Ready, S
 
 _ROOT = Path(__file__).parents[1]
 
+START_SECONDS = 600.0
+"""Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STARVED = 6
 """How many times as long a process may be silent that wants a processor."""
 
@@ -62,7 +64,8 @@ class StageProcess:
         self.seen: dict[str, Seen] = {}
         self.timings: dict[tuple[str, str], Histogram] = {}
         """By stage and engine, "" for the stage as a whole."""
-        self.queued = 0
+        self.waiting = self.passed_on = 0
+        """As it said in its last heartbeat."""
         self.wish: str | None = None
         self._untold: deque[Control] = deque()
         self._heard_seconds = time.monotonic()
@@ -79,15 +82,23 @@ class StageProcess:
 
     @property
     def hangs(self) -> bool:
-        """Whether it is at work and has said nothing for too long; call `listen` first.
+        """Whether it has said nothing for too long; call `listen` first.
 
-        One that wants a processor and gets none is given more time: a machine too busy is no reason to do
-        the work again. One that spins is found so, too, only later.
+        While it starts it may say nothing for START_SECONDS. At work, one that wants a processor and gets
+        none is given more time: a machine too busy is no reason to do the work again. One that spins is found
+        so, too, only later.
         """
+        if not self.started:
+            return self.alive and time.monotonic() - self.began_seconds > START_SECONDS
         silent_seconds = time.monotonic() - self._heard_seconds
-        if not self.started or silent_seconds <= self._patience_seconds or not self.alive:
+        if silent_seconds <= self._patience_seconds or not self.alive:
             return False
         return silent_seconds > _STARVED * self._patience_seconds or not _wants_a_processor(self.process.pid)
+
+    @property
+    def at_length(self) -> bool:
+        """Whether it has asked for longer than usual, and that time is not over; call `listen` first."""
+        return self.alive and self._patience_seconds > patience_seconds(self.name) and not self.hangs
 
     def listen(self) -> None:
         """Take in what the worker has reported, and send what it could not yet take."""
@@ -99,7 +110,7 @@ class StageProcess:
                     self.ready.append(json.loads(message.about))
                 elif isinstance(message, Beat):
                     self._heard_seconds, self._patience_seconds = time.monotonic(), message.patience_seconds
-                    self.queued = message.queued
+                    self.waiting, self.passed_on = message.waiting, message.passed_on
                 elif isinstance(message, Failure):
                     self.failure = self.failure or message
                 elif isinstance(message, Ledger):
@@ -141,7 +152,8 @@ class StageProcess:
     def how_it_ended(self) -> str:
         code = self.process.returncode
         if self.hung:
-            return f"it hung: no word for {self._patience_seconds:g} s"
+            seconds = self._patience_seconds if self.started else START_SECONDS
+            return f"it hung: no word for {seconds:g} s"
         if self.failure is not None:
             return self.failure.error
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"

@@ -132,6 +132,8 @@ class StreamEnd:
     """As far as the stages so far could fill it in."""
     epoch: int = 0
     """Of the last frame."""
+    began_seconds: float | None = None
+    """On the monotonic clock: from when on --duration counts; None before the run has started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,8 +158,10 @@ class Beat:
     stage: str
     patience_seconds: float
     """It hangs when it says nothing for so long."""
-    queued: int
-    """Frames that wait here or are in work."""
+    waiting: int
+    """Frames that wait here to be sent on."""
+    passed_on: int
+    """Messages that the next stage has not yet worked through: they wait there or are in work."""
 
 
 @dataclass(frozen=True, slots=True)

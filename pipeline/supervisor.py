@@ -20,11 +20,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engines.bundle import resolve
 from pipeline import neutral, profile
+from pipeline.books import RUNNING, read_book
 from pipeline.config import RunConfig
 from pipeline.ctl import CtlServer, Reply
 from pipeline.errors import AustreamError, RunError, UsageError
@@ -33,7 +35,7 @@ from pipeline.messages import Ledger, StreamInfo
 from pipeline.ring import RunDirectory, create_rings
 from pipeline.snapshot import EngineSnapshot, Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
 from pipeline.sources import render_demo, resolve_sources, write_streams
-from pipeline.stageprocess import StageError, StageProcess
+from pipeline.stageprocess import START_SECONDS, StageError, StageProcess
 from pipeline.stages.worker import (
     CONFIG_FILE,
     LINKS,
@@ -41,14 +43,17 @@ from pipeline.stages.worker import (
     NEUTRAL_FILE,
     SETUP_FILE,
     STAGES,
+    sockets_of,
     stream_info,
 )
 from pipeline.streams import crops_ring, frames_ring
 
-_START_SECONDS = 600.0
-"""Compiling an engine for the first time takes a while, rendering the demo clip too."""
 _STOP_SECONDS = 4.0
 _AFTER_DEATH_SECONDS = 2.5
+_COMING_BACK_SECONDS = 20.0
+"""So long the end waits for a stage that is being started anew, so that what is on its way gets through."""
+_BETWEEN_FILES_SECONDS = 1.0
+"""From one long step of the sink to the next."""
 MOST_RESTARTS, WITHIN_SECONDS = 5, 60.0
 """A stage is started anew at most so often within this time."""
 _SNAPSHOT_SECONDS = 0.25
@@ -95,6 +100,7 @@ class StreamedRun:
         self._stages: dict[str, StageProcess] = {}
         self._deaths: dict[str, deque[float]] = {name: deque(maxlen=MOST_RESTARTS) for name in STAGES}
         self._too_often: StageProcess | None = None
+        self._said_to_close = False
         self._lives = dict.fromkeys(LINKS, 0)
         self._directory = RunDirectory()
         self._ctl: CtlServer | None = None
@@ -109,7 +115,7 @@ class StreamedRun:
             self._ready("face")
             self.infos = [stream_info(entry) for entry in capture["infos"]]
             self.engines = infer["engines"]
-            self._restarts = bool(capture["keeps_up"])
+            self._restarts, self._capture_resumes = bool(capture["keeps_up"]), bool(capture["resumes"])
             seen = {info.stream: info for info in self.infos}
             self.header = header_row(config, self._specs, seen, self.engines)
             self._set_up(folder)
@@ -132,6 +138,7 @@ class StreamedRun:
         try:
             self._stages["capture"].tell("start")
             told: str | None = None
+            told_at = 0.0
             deadline: float | None = None
             while any(stage.alive for stage in self._stages.values()):
                 self._listen()
@@ -144,9 +151,9 @@ class StreamedRun:
                 self._look()
                 wish = self._stop() or self._stages["sink"].wish
                 if wish and told is None:
-                    told = wish
+                    told, told_at = wish, time.monotonic()
                     self._stages["capture"].tell("stop", wish)
-                if told and (deadline is None or not self._all_at_work):
+                if told and (deadline is None or self._comes_back(told_at) or self._closes_files(told_at)):
                     deadline = time.monotonic() + _STOP_SECONDS
                 if deadline is not None and time.monotonic() > deadline:
                     break
@@ -186,7 +193,7 @@ class StreamedRun:
         for stage in self._stages.values():
             if stage.alive and stage.name != "sink":
                 stage.process.kill()
-        # The sink has files to close; a moment after it has lost its neighbour it is through.
+        # Nothing is left to close, or somebody is in a hurry; then what there is stays as .part.
         if "sink" in self._stages:
             self._stages["sink"].tell("stop", "called off")
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -228,6 +235,8 @@ class StreamedRun:
         refused = stage.failure is not None and stage.failure.kind == "refused"
         if not self._restarts or stage.name == "sink" or refused or self._capture_is_through:
             return False
+        if stage.name == "capture" and not self._capture_resumes:
+            return False
         deaths = self._deaths[stage.name]
         if len(deaths) == MOST_RESTARTS and time.monotonic() - deaths[0] < WITHIN_SECONDS:
             self._too_often = stage
@@ -241,6 +250,8 @@ class StreamedRun:
         times = f"{recent} of at most {MOST_RESTARTS} times within {WITHIN_SECONDS:g} s"
         self._log(f"the {name} stage died ({dead.how_it_ended()}); it is started anew, {times}")
         dead.close()
+        for path in sockets_of(name, self._directory.path, dead.life, self._lives):
+            path.unlink(missing_ok=True)
         for link, ends in LINKS.items():
             self._lives[link] += name in ends
         self._write_lives()
@@ -256,6 +267,18 @@ class StreamedRun:
     @property
     def _all_at_work(self) -> bool:
         return all(stage.started for stage in self._stages.values())
+
+    def _comes_back(self, since: float) -> bool:
+        """Whether the end of the run, begun at `since`, waits for a stage that is being started anew."""
+        return not self._all_at_work and time.monotonic() - since < _COMING_BACK_SECONDS
+
+    def _closes_files(self, since: float) -> bool:
+        """Whether the sink does what takes long, for which the end of the run, begun at `since`, waits."""
+        closes = self._stages["sink"].at_length
+        if closes and not self._said_to_close and time.monotonic() - since > _STOP_SECONDS:
+            self._said_to_close = True
+            self._log("the sink still makes its files whole; another Ctrl-C leaves them as they are")
+        return closes
 
     @property
     def _capture_is_through(self) -> bool:
@@ -300,6 +323,7 @@ class StreamedRun:
             raise UsageError("ctl add: expected a live source, such as rtsp://HOST/PATH or camera:0")
         taken = [known.stream for known in self._specs]
         (spec,) = resolve_sources(sources, cameras, self.config.rtsp_transport, taken=taken)
+        spec = replace(spec, live=True)
         self._specs.append(spec)
         write_streams(self._directory.path, self._specs)
         self._stages["capture"].tell("add", stream=spec.stream)
@@ -309,7 +333,7 @@ class StreamedRun:
         """Log what befell the feeds, and renew the snapshot."""
         capture = self._stages["capture"]
         for event in capture.events:
-            self._connected[event.stream] = event.kind in ("connected", "changed")
+            self._connected[event.stream] = event.kind in ("connected", "changed", "damaged")
             self._log(f"{event.stream}: {event.kind}" + (f": {event.text}" if event.text else ""))
         capture.events.clear()
         if time.monotonic() - self._snapshot_seconds >= _SNAPSHOT_SECONDS:
@@ -339,12 +363,14 @@ class StreamedRun:
                     reconnects=mine.reconnects,
                 )
             )
+        # How many wait before a stage only the one before it knows.
+        passed_on = {receiver: self._stages[sender].passed_on for sender, receiver in LINKS.values()}
         stages = tuple(
             StageSnapshot(
                 name,
                 stage.started and stage.alive,
                 stage.life,
-                stage.queued,
+                stage.waiting + passed_on.get(name, 0),
                 sink.timings.get((name, ""), Histogram()),
             )
             for name, stage in self._stages.items()
@@ -372,9 +398,9 @@ class StreamedRun:
         self._listen()
         done = next((about for about in sink.ready if "paths" in about), None)
         self.paths = [Path(path) for path in done["paths"]] if done else []
-        self.ledgers = list(sink.ledgers.values()) or list(self._stages["capture"].ledgers.values())
+        self.ledgers = list(sink.ledgers.values()) if done else self._ledgers_by_the_books(death, wish)
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
-        complaint = death or next((stage for stage in self._stages.values() if stage.failure), None)
+        complaint = death or next(filter(_complains, self._stages.values()), sink if sink.failed else None)
         if complaint is not None and complaint is self._too_often:
             raise StageError(
                 f"the {complaint.name} stage died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "
@@ -383,24 +409,43 @@ class StreamedRun:
             )
         if complaint is not None:
             raise complaint.error()
+        if sink.alive and not done:
+            raise StageError("the sink stage was not through in time; its files may end in .part")
 
     def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
-        """After a death: capture stops; the sink closes its files, by the book that capture has kept."""
+        """Capture stops, the others are ended; the sink closes its files, by the books that capture has kept.
+        After a death, or when the streams did not come to their end in time."""
         capture, sink = self._stages["capture"], self._stages["sink"]
-        reason = f"the {death.name} stage failed" if death is not None else str(wish)
-        deadline = time.monotonic() + _AFTER_DEATH_SECONDS
+        reason = _why(death, wish)
+        began = time.monotonic()
+        deadline = began + _AFTER_DEATH_SECONDS
         capture.tell("stop", reason)
         while capture.alive and time.monotonic() < deadline - 1.5:
             self._listen()
             time.sleep(0.02)
         self._listen()
         for name in ("capture", "face", "infer"):
-            if self._stages[name].alive and death is not None:
+            if self._stages[name].alive:
                 self._stages[name].process.kill()
         sink.tell("stop", reason)
         while sink.alive and time.monotonic() < deadline:
             self._listen()
+            if self._closes_files(began):
+                deadline = max(deadline, time.monotonic() + _BETWEEN_FILES_SECONDS)
             time.sleep(0.02)
+
+    def _ledgers_by_the_books(self, death: StageProcess | None, wish: str | None) -> list[Ledger]:
+        """When the sink has not said how it ended: what capture has kept, and what came of it by the sink's
+        last word. What was on its way stays in flight."""
+        ledgers = []
+        for number, spec in enumerate(self._specs):
+            known = self._stages["sink"].ledgers.get(spec.stream)
+            book = read_book(self._directory.path, number)
+            if book is not None and (known is None or known.ended == RUNNING):
+                known = book.ledger.with_arrivals(known or Ledger(spec.stream))
+            if known is not None:
+                ledgers.append(replace(known, ended=known.ended or _why(death, wish)))
+        return ledgers
 
     def _first_death(self) -> StageProcess | None:
         """The stage that failed first; a lost neighbour is not the cause if another has one of its own."""
@@ -416,7 +461,7 @@ class StreamedRun:
     def _ready(self, name: str) -> dict[str, Any]:
         """Wait until a stage is ready; what it found."""
         stage = self._stages[name]
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + START_SECONDS
         while not stage.ready:
             self._listen()
             self._look()
@@ -427,7 +472,7 @@ class StreamedRun:
             if self._stop():
                 raise KeyboardInterrupt
             if time.monotonic() > deadline:
-                raise StageError(f"the {name} stage was not ready within {_START_SECONDS:g} s")
+                raise StageError(f"the {name} stage was not ready within {START_SECONDS:g} s")
             time.sleep(0.01)
         return stage.ready.pop(0)
 
@@ -483,6 +528,16 @@ def _listed(stream: StreamSnapshot) -> dict[str, Any]:
         "epoch": stream.epoch,
         "reconnects": stream.reconnects,
     }
+
+
+def _why(death: StageProcess | None, wish: str | None) -> str:
+    """Why the streams end that had no end of their own."""
+    return f"the {death.name} stage failed" if death is not None else str(wish)
+
+
+def _complains(stage: StageProcess) -> bool:
+    """Whether it failed by itself, and not because a neighbour was ended."""
+    return stage.failure is not None and stage.failure.kind != "lost a neighbour"
 
 
 def _blame(stage: StageProcess) -> int:

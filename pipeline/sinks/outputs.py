@@ -36,16 +36,18 @@ def open_sinks(
     sources: Sequence[Path],
     rotate: str | None = None,
     keys: str | None = None,
+    before_closing: Callable[[], object] = lambda: None,
 ) -> list[Sink]:
     """All sinks of a run, ready for their first stream.
 
     `outs`, `publish`, `window`, `rotate` and `keys` are the flags of the same names; `header` is the first
     row. `streams` names all streams that will be opened; `sources` are the files that are read, which no
-    output may overwrite.
+    output may overwrite. `before_closing` is told when a file is about to be made whole during the run.
     Raises UsageError for what can never work and OutputError for what the system refuses; nothing is left
     behind then.
     """
-    builder = _Builder(header, engines, streams, sources, parse_rotation(rotate) if rotate else None)
+    rotation = parse_rotation(rotate) if rotate else None
+    builder = _Builder(header, engines, streams, sources, rotation, before_closing)
     plans = [builder.plan(out) for out in outs]
     makers: list[Callable[[], Sink]] = []
     # Modules with heavy imports come in where they are used.
@@ -91,9 +93,10 @@ class _Builder:
         streams: Sequence[str],
         sources: Sequence[Path],
         rotation: Rotation | None = None,
+        before_closing: Callable[[], object] = lambda: None,
     ) -> None:
         self._header, self._engines, self._streams = header, engines, streams
-        self._rotation = rotation
+        self._rotation, self._before_closing = rotation, before_closing
         self._names = file_names(streams)
         self._claimed: dict[Path, str] = {path.resolve(): _SOURCE for path in sources}
 
@@ -140,7 +143,9 @@ class _Builder:
 
     def _rotating(self, path: Path, make: Make) -> Sink:
         """The sink of one output: one file, or with --rotate several."""
-        return make(path, False) if self._rotation is None else RotatingSink(path, make, self._rotation)
+        if self._rotation is None:
+            return make(path, False)
+        return RotatingSink(path, make, self._rotation, before_closing=self._before_closing)
 
     def _jsonl(self, path: Path) -> Sink:
         return self._rotating(path, lambda path, _: JsonlSink(path, self._header))

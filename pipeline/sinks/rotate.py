@@ -69,9 +69,12 @@ class RotatingSink:
         make: Make,
         rotation: Rotation,
         clock: Callable[[], float] = time.monotonic,
+        before_closing: Callable[[], object] = lambda: None,
     ) -> None:
-        """`target`: the name without a number; `clock`: seconds that only rise."""
+        """`target`: the name without a number; `clock`: seconds that only rise; `before_closing`: told before
+        a file is made whole on the way, which may take long."""
         self._target, self._make, self._rotation, self._clock = target, make, rotation, clock
+        self._before_closing = before_closing
         self._infos: dict[str, StreamInfo] = {}
         self._shares: dict[str, _Share] = {}
         self._began: float | None = None
@@ -113,6 +116,7 @@ class RotatingSink:
         return False
 
     def _go_on(self) -> None:
+        self._before_closing()
         self._number += 1
         path = self._numbered(self._number)
         for stream in self._infos:

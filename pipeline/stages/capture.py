@@ -12,15 +12,17 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.books import RUNNING, Book, read_book
-from pipeline.capture import captured_frames, live_captured
+from pipeline.capture import LiveCount, captured_frames, live_captured
 from pipeline.config import RunConfig
 from pipeline.errors import RunError, SourceError
 from pipeline.feed import FeedEvent, live_frames
@@ -35,18 +37,21 @@ from pipeline.streams import Event, FramePacket, StreamBegin, StreamEnd, frames_
 _FIRST_WORD_SECONDS = 2.0
 """So long after the first live source is there the others may still come into the header."""
 _REPORT_EVERY_SECONDS = 0.25
+_WHOLE_SECONDS = 10.0
+"""Damage after so long without any is worth a word."""
+_MOST_LOOKS = 8
+"""Sources that are looked at at a time; one that hangs takes seconds."""
 _GROWTH = 1.5
 """How much larger than a frame that did not fit the next ring's slots are."""
 
 
 def run(worker: Worker) -> None:
     feeds = _Feeds(worker.config, worker.folder)
-    for number, spec in enumerate(read_streams(worker.folder)):
-        feeds.plan(number, spec)
-    feeds.begin(live=True)
+    feeds.plan(read_streams(worker.folder))
     if not worker.life:
         feeds.await_first_words(worker)
-    worker.ready(infos=[info_entry(info) for info in feeds.infos], keeps_up=feeds.keeps_up)
+    infos = [info_entry(info) for info in feeds.infos]
+    worker.ready(infos=infos, keeps_up=feeds.keeps_up, resumes=feeds.resumes)
     if worker.wait_for_start():
         feeds.begin(live=False)
         _Loop(worker, feeds).run()
@@ -56,6 +61,7 @@ def run(worker: Worker) -> None:
 class _Feed:
     """One stream, how it is read, and where its frames go."""
 
+    number: int
     spec: SourceSpec
     lane: Lane
     info: StreamInfo | None
@@ -64,6 +70,16 @@ class _Feed:
     """Read by `live_frames`; otherwise a file, also one that is played as if it were live."""
     failure: str = ""
     """Why a live source was not there at first."""
+
+
+def _look_at(spec: SourceSpec) -> StreamInfo | SourceError:
+    """Open a source for a moment: what it is, or why it cannot be read."""
+    try:
+        source = open_source(spec)
+    except SourceError as error:
+        return error
+    source.close()
+    return source.info
 
 
 class _Feeds:
@@ -100,6 +116,11 @@ class _Feeds:
         return all(feed.lane.keeps_up for feed in self._all)
 
     @property
+    def resumes(self) -> bool:
+        """Whether a next life of this process could go on: a file it would play from its beginning."""
+        return all(feed.live or self._config.loop for feed in self._all)
+
+    @property
     def lanes(self) -> list[Lane]:
         return [feed.lane for feed in self._all]
 
@@ -107,34 +128,55 @@ class _Feeds:
         """Whether a stream is there from the start; a file's begins when its turn comes."""
         return any(feed.live and feed.spec.stream == stream for feed in self._all)
 
-    def plan(self, number: int, spec: SourceSpec, added: bool = False) -> Lane | None:
-        """Look at a source, if it is not live, and make its lane; None when it has ended in an earlier life.
+    def plan(self, specs: Sequence[SourceSpec], first: int = 0) -> None:
+        """Make lanes for sources, the first of this number, and begin to read those that are live.
 
-        added: while the run goes on, which only a live source can be.
+        Whether it is live shows of some only when it is open: those are looked at, all at once. One of them
+        that cannot be reached is taken for a camera that will be, where the run has live sources anyway.
 
         Raises:
-            SourceError: it is not live and cannot be read.
+            SourceError: a source that is not live cannot be read.
         """
-        before = read_book(self._folder, number)
-        if before is not None and before.ledger.ended != RUNNING:
-            self.ended_before.append(before)
-            return None
-        info = None
-        if not (spec.feed or added):
-            source = open_source(spec)
-            info = source.info
-            source.close()
+        unknown: list[tuple[int, SourceSpec, StreamEnd | None]] = []
+        for number, spec in enumerate(specs, first):
+            before = read_book(self._folder, number)
+            if before is not None and before.ledger.ended != RUNNING:
+                self.ended_before.append(before)
+            elif spec.feed or (before is not None and before.ledger.events):
+                self._add(number, spec, None, before)
+            else:
+                unknown.append((number, spec, before))
+        self.begin(live=True)
+        with ThreadPoolExecutor(_MOST_LOOKS) as pool:
+            looks = list(pool.map(_look_at, [spec for _, spec, _ in unknown]))
+        has_live = any(feed.live for feed in self._all) or any(
+            isinstance(look, StreamInfo) and look.live for look in looks
+        )
+        for (number, spec, before), look in zip(unknown, looks, strict=True):
+            if isinstance(look, StreamInfo):
+                self._add(number, spec, look, before)
+            elif has_live and "://" in spec.uri:
+                self._add(number, spec, None, before)
+            else:
+                raise look
+        self.begin(live=True)
+
+    def _add(self, number: int, spec: SourceSpec, info: StreamInfo | None, before: StreamEnd | None) -> None:
         live = info is None or info.live
         keeps_up = live if self._config.live is None else self._config.live
         book = Book(self._folder, number)
         lane = Lane(spec.stream, keeps_up, live or keeps_up, book.write, self.ring_bell, before)
-        self._all.append(_Feed(spec, lane, None if live else info, live))
-        return lane
+        self._all.append(_Feed(number, spec, lane, None if live else info, live))
+        self._all.sort(key=lambda feed: feed.number)
 
     def begin(self, live: bool) -> None:
         """Start reading what is live, before the run starts; or the rest, now that it does."""
         if not live:
             self._started.set()
+        if self._started.is_set():
+            for feed in self._all:
+                if feed.lane.keeps_up:  # the time of others is what their frames say
+                    feed.lane.start()
         queues: dict[object, list[_Feed]] = {}
         for feed in self._all:
             if feed.spec.stream not in self._begun and feed.live == live:
@@ -146,19 +188,13 @@ class _Feeds:
             threading.Thread(target=self._read_all, args=(queue,), daemon=True).start()
 
     def await_first_words(self, worker: Worker) -> None:
-        """Wait until the live sources are there, or have failed once; not for the last one.
-
-        Raises:
-            SourceError: none of the sources can be reached.
-        """
+        """Wait until the live sources are there, or have failed once; not for the last one."""
         first: float | None = None
         while any(feed.info is None and not feed.failure for feed in self._all):
             first = first or (time.monotonic() if self.infos else None)
             if worker.wish() or (first is not None and time.monotonic() - first > _FIRST_WORD_SECONDS):
                 return
             time.sleep(0.02)
-        if not self.infos and self._all:
-            raise SourceError(self._all[0].failure)
 
     def ring_bell(self) -> None:
         with contextlib.suppress(BlockingIOError):  # it rings already
@@ -183,18 +219,20 @@ class _Feeds:
 
     def _read(self, feed: _Feed) -> None:
         lane, config = feed.lane, self._config
-        counted, first_epoch, first_seq = lane.counts(), lane.first_epoch, lane.counts().captured
+        counted, first_epoch, first_seq = lane.counts(), lane.epoch, lane.counts().captured
         try:
             if feed.live:
-                told = Ledger(lane.stream)
+                told, out_of_time = Ledger(lane.stream), partial(self._out_of_time, lane)
+                count = LiveCount(told, counted, self._started.is_set)
+                on_event = partial(self._on, feed)
                 items = live_frames(
                     feed.spec,
-                    stop=lambda: lane.ended is not None,
-                    on_event=lambda event: self._on(feed, event),
+                    stop=_Stop(lane, count, out_of_time, on_event),
+                    on_event=on_event,
                     ledger=told,
                     epoch=first_epoch,
                 )
-                for item in live_captured(items, told, config, counted, self._started.is_set):
+                for item in live_captured(items, count, config.frames, out_of_time):
                     if isinstance(item, StreamInfo):
                         feed.info = feed.info or item
                         lane.begin(item)
@@ -207,6 +245,11 @@ class _Feeds:
             self.refused = self.refused or error
         lane.end(counted)
 
+    def _out_of_time(self, lane: Lane, now_seconds: float) -> bool:
+        """Whether --duration is over for a stream, whether or not it gives pictures."""
+        most, began = self._config.duration, lane.began_seconds
+        return most is not None and began is not None and now_seconds - began >= most
+
     def _play(self, feed: _Feed, counted: Ledger, first_epoch: int, first_seq: int) -> None:
         lane, info = feed.lane, feed.info
         assert info is not None
@@ -215,7 +258,13 @@ class _Feeds:
         while lane.keeps_up and lane.ended is None and not lane.opened.wait(0.1):
             pass
         asked = time.perf_counter()
-        frames = captured_frames(open_source(feed.spec), feed.spec, self._config, counted, lambda: lane.ended)
+
+        def wish() -> str | None:
+            # A file's own times say how long it was played, but not for how long in an earlier life.
+            late = first_epoch > 0 and self._out_of_time(lane, time.monotonic())
+            return lane.ended or ("duration limit" if late else None)
+
+        frames = captured_frames(open_source(feed.spec), feed.spec, self._config, counted, wish)
         for frame in _at_its_own_speed(frames, info.rate_hz, lane) if lane.keeps_up else frames:
             decoded_ms = 0.0 if lane.keeps_up else 1e3 * (time.perf_counter() - asked)
             if not lane.put(_from(frame, first_epoch, first_seq), decoded_ms, counted):
@@ -224,10 +273,44 @@ class _Feeds:
 
     def _on(self, feed: _Feed, event: FeedEvent) -> None:
         feed.lane.happened(event.kind)
-        if event.kind != "connected" and feed.info is None:
+        if event.kind in ("lost", "stalled", "failed") and feed.info is None:
             feed.failure = event.reason or event.kind
         self.events.append(event)
         self.ring_bell()
+
+
+class _Stop:
+    """Whether a feed is to end. It asks all the time: so what it loses without a frame is noted here."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        count: LiveCount,
+        out_of_time: Callable[[float], bool],
+        on_event: Callable[[FeedEvent], None],
+    ) -> None:
+        self._lane, self._count, self._out_of_time, self._on_event = lane, count, out_of_time, on_event
+        self._thread = threading.get_ident()
+        self._noted_at = 0.0
+        self._dropped, self._dropped_at = 0, -_WHOLE_SECONDS
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        # Another thread, which opens the source, asks too.
+        if threading.get_ident() == self._thread and now - self._noted_at >= _REPORT_EVERY_SECONDS:
+            self._noted_at = now
+            if self._count.update():
+                self._lane.note(self._count.ledger)
+                self._look_for_damage(now)
+        return self._lane.ended is not None or self._out_of_time(now)
+
+    def _look_for_damage(self, now: float) -> None:
+        dropped = sum(self._count.told.dropped.values())
+        if dropped > self._dropped:
+            if now - self._dropped_at >= _WHOLE_SECONDS:
+                reason = "pictures are not whole; they are dropped up to the next key frame"
+                self._on_event(FeedEvent(self._lane.stream, "damaged", self._lane.epoch, reason, 0.0))
+            self._dropped, self._dropped_at = dropped, now
 
 
 def _from(frame: Frame, epoch: int, seq: int) -> Frame:
@@ -355,12 +438,10 @@ class _Loop:
 
     def _add(self) -> None:
         specs = read_streams(self._worker.folder)
-        for number in range(self._streams, len(specs)):
-            lane = self._feeds.plan(number, specs[number], added=True)
-            if lane is not None:
-                self._lanes.append(lane)
+        known = set(map(id, self._feeds.lanes))
+        self._feeds.plan(specs[self._streams :], self._streams)
+        self._lanes += [lane for lane in self._feeds.lanes if id(lane) not in known]
         self._streams = len(specs)
-        self._feeds.begin(live=True)
 
     def _hand_over(self, lane: Lane) -> None:
         item = lane.take()
@@ -391,7 +472,7 @@ class _Loop:
 
     def _tell_and_wait(self) -> None:
         now = time.monotonic()
-        self._worker.queued = sum(lane.waits for lane in self._lanes)
+        self._worker.waiting = sum(lane.frames_waiting for lane in self._lanes)
         if now - self._reported_at >= _REPORT_EVERY_SECONDS:
             self._reported_at = now
             for lane in self._lanes:

@@ -83,7 +83,6 @@ class _Loop:
                 assert isinstance(message, StreamBegin | StreamEnd)
                 self._mark(message)
                 self._in.done()
-            self._worker.queued = len(self._in_work)
         self._out.finish()
 
     def _mark(self, message: StreamBegin | StreamEnd) -> None:

@@ -48,6 +48,7 @@ class Outgoing:
         self._untold: deque[Mark] = deque()
         self._unconfirmed: deque[str] = deque()
         self._open()
+        worker.passed_on = self._passed_on
 
     @property
     def life(self) -> int:
@@ -108,6 +109,14 @@ class Outgoing:
                 if self._sender.finish(stop=self._renewed):
                     return
             self._renew()
+
+    def _passed_on(self) -> int:
+        """Messages that the receiver has not yet worked through; with its death none is left."""
+        try:
+            _ = self._sender.credits
+        except PeerLostError:
+            return 0
+        return self._sender.unconfirmed
 
     def _renewed(self) -> bool:
         self._worker.tick()

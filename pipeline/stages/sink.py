@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import resolve
-from pipeline.books import read_book
+from pipeline.books import RUNNING, read_book
 from pipeline.errors import PeerLostError
 from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
 from pipeline.sinks import open_sinks, stop_requested
@@ -51,6 +51,7 @@ def run(worker: Worker) -> None:
         window=config.window,
         rotate=config.rotate,
         keys=config.keys,
+        before_closing=lambda: worker.take_time(_CLOSING_SECONDS),
     )
     try:
         worker.ready()
@@ -75,12 +76,12 @@ def run(worker: Worker) -> None:
 class _Stream:
     """What the sink knows of one stream."""
 
-    def __init__(self, stream: str) -> None:
-        self.ledger = Ledger(stream)
+    def __init__(self, stream: str, restarted: str | None = None) -> None:
+        """restarted: the stage that was started anew last: it has what is missing since."""
+        self.ledger = Ledger(stream, ended=RUNNING)
         """Of what came here: delivered, lost in a restart, what the rows say."""
         self.epoch = self.faces = self.next_index = 0
-        self.restarted: str | None = None
-        """The stage that was started anew last: it has what is missing since."""
+        self.restarted = restarted
 
     def arrived(self, packet: FramePacket, results: Sequence[AUResult]) -> None:
         self.missing(packet.index)
@@ -101,18 +102,7 @@ class _Stream:
     def closed(self, end: StreamEnd) -> Ledger:
         """The whole ledger."""
         self.missing(end.frames)
-        mine, ledger = self.ledger, end.ledger
-        dropped = dict(ledger.dropped)
-        for key, frames in mine.dropped.items():
-            dropped[key] = dropped.get(key, 0) + frames
-        return replace(
-            ledger,
-            dropped=dropped,
-            delivered=mine.delivered,
-            without_face=mine.without_face,
-            skipped_inferences=mine.skipped_inferences,
-            restarts=mine.restarts,
-        )
+        return end.ledger.with_arrivals(self.ledger)
 
 
 class _Loop:
@@ -124,6 +114,8 @@ class _Loop:
         self._in = Incoming(worker, "results", [self._frames])
         self._open: dict[str, _Stream] = {}
         self._closed: dict[str, Ledger] = {}
+        self._down: str | None = None
+        """The stage that died last. It may have had frames of streams that have not yet come this far."""
         self._latency: dict[tuple[str, str], Histogram] = {}
         self._told = 0.0
 
@@ -149,7 +141,7 @@ class _Loop:
 
     def _begin(self, info: StreamInfo) -> None:
         if info.stream not in self._open:
-            self._open[info.stream] = _Stream(info.stream)
+            self._open[info.stream] = _Stream(info.stream, self._down)
             for sink in self._sinks:
                 sink.open_stream(info)
 
@@ -170,7 +162,7 @@ class _Loop:
 
     def _close(self, end: StreamEnd) -> None:
         """Of a stream that never began, too: a live source that was never there has a ledger."""
-        ledger = self._open.pop(end.stream, _Stream(end.stream)).closed(end)
+        ledger = self._open.pop(end.stream, _Stream(end.stream, self._down)).closed(end)
         self._worker.take_time(_CLOSING_SECONDS)
         for sink in self._sinks:
             sink.close_stream(ledger)
@@ -189,6 +181,7 @@ class _Loop:
         while self._worker.commands:
             command = self._worker.commands.popleft()
             if command.verb == "down":
+                self._down = command.reason
                 for stream in self._open.values():
                     stream.restarted = command.reason
                     restarts = stream.ledger.restarts

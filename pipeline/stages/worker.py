@@ -1,8 +1,8 @@
 """What every worker process has: the run's folder and options, lines to and from the supervisor, an end.
 
-A worker ignores Ctrl-C, which reaches the whole terminal; the supervisor tells it what to do. When the
-supervisor is gone, the worker ends its work in order if it can within `ORPHAN_SECONDS`, and at once after
-that.
+A worker ignores Ctrl-C, which reaches the whole terminal, and SIGTERM, which a service manager sends to all
+processes of a service; the supervisor tells it what to do. When the supervisor is gone, the worker ends its
+work in order if it can within `ORPHAN_SECONDS`, and at once after that.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import threading
 import time
 import traceback
 from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -67,8 +68,10 @@ class Worker:
         self._started = False
         self._beat_at = self._heard_at = 0.0
         self._unsaid: deque[Message] = deque(maxlen=64)
-        self.queued = 0
-        """Frames that wait here or are in work, for the supervisor to know."""
+        self.waiting = 0
+        """Frames that wait here to be sent on, for the supervisor to know."""
+        self.passed_on: Callable[[], int] = lambda: 0
+        """Messages that the next stage has not yet worked through."""
         self.commands: deque[Control] = deque()
         """What the supervisor has asked of this stage and the stage has not yet done."""
         self.lives = dict.fromkeys(LINKS, 0)
@@ -152,7 +155,8 @@ class Worker:
         """
         while self.lives[link] == life:
             self.tick()
-            if self._wish is not None or not self._setup["restarts"]:
+            will_not = self._wish is not None or not self._setup["restarts"]
+            if will_not and self.lives[link] == life:
                 raise PeerLostError(f"{link}: the process at the other end is gone")
             time.sleep(_HEAR_EVERY_SECONDS)
         return self.lives[link]
@@ -208,7 +212,7 @@ class Worker:
 
     def _beat(self, patience_seconds: float) -> None:
         # Where there is no room, the supervisor has beats enough that it has not yet heard.
-        self.report(Beat(self.stage, patience_seconds, self.queued))
+        self.report(Beat(self.stage, patience_seconds, self.waiting, self.passed_on()))
         self._beat_at = time.monotonic()
 
 
@@ -220,6 +224,22 @@ def patience_seconds(stage: str) -> float:
 def line_index(stage: str, life: int) -> int:
     """Which of the sockets between supervisor and workers are those of this life of a stage."""
     return STAGES.index(stage) + len(STAGES) * life
+
+
+def sockets_of(stage: str, folder: Path, life: int, lives: Mapping[str, int]) -> list[Path]:
+    """The sockets that a life of a stage may have made; when it is killed, their files stay.
+
+    Args:
+        lives: by channel, how often it was renewed so far.
+    """
+    control = HAND_OVERS["control"].endpoint(folder, line_index(stage, life))
+    channels = [
+        HAND_OVERS[link].endpoint(folder, number)
+        for link, (_, receiver) in LINKS.items()
+        if receiver == stage
+        for number in range(lives[link] + 1)
+    ]
+    return [control, *channels]
 
 
 def stream_info(entry: dict[str, Any]) -> StreamInfo:
@@ -234,6 +254,9 @@ def info_entry(info: StreamInfo) -> dict[str, Any]:
 def work(stage: str, folder: Path, life: int = 0) -> int:
     """The process of one stage from beginning to end; its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(
+        signal.SIGTERM, lambda *_: None
+    )  # not SIG_IGN, which a compiler that is started would inherit
     parent = os.getppid()
     threading.Thread(target=_leave_when_orphaned, args=(parent, stage, folder), daemon=True).start()
     cv2.setNumThreads(1)  # the stages run side by side: a pool in each would only get in the others' way

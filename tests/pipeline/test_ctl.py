@@ -120,6 +120,12 @@ def test_no_instance_and_several(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no instance with live streams is running"):
         ask({"do": "list"}, None, tmp_path)
     held = []
+    files = tmp_path / "austream-files"  # a run that reads files takes no requests
+    files.mkdir()
+    held.append(os.open(files / "lock", os.O_RDWR | os.O_CREAT))
+    fcntl.flock(held[0], fcntl.LOCK_EX)
+    with pytest.raises(UsageError, match=r"an instance runs but takes no commands: .* it reads a file"):
+        ask({"do": "list"}, None, tmp_path)
     for pid in (11, 12):  # two runs of other processes, as they lie in shared memory
         folder = tmp_path / f"austream-{pid}"
         folder.mkdir()

@@ -121,6 +121,19 @@ def test_the_newest_frames_win() -> None:
     assert lane.statement().ledger.dropped == {("capture", "overload"): 3}
 
 
+def test_frames_are_counted_that_wait_and_nothing_else() -> None:
+    lane = live("feed")
+    lane.begin(StreamInfo("feed", (2, 2), 25.0, None, True))
+    waiting = [lane.frames_waiting]
+    for seq in range(3):
+        put(lane, seq, seq / 1000)
+        waiting.append(lane.frames_waiting)
+    for _ in range(3):
+        lane.take()
+        waiting.append(lane.frames_waiting)
+    assert waiting == [0, 1, 2, 2, 2, 1, 0]
+
+
 def test_the_begin_of_an_epoch_is_never_dropped() -> None:
     lane = live("feed")
     lane.begin(StreamInfo("feed", (2, 2), 25.0, None, True))
@@ -180,7 +193,7 @@ def test_the_books_balance_over_any_number_of_deaths(steps: list[str]) -> None:
         if step == "put":
             counted = lane.counts()
             counted.captured = seq + 1
-            lane.put(frame("feed", seq, epoch=lane.first_epoch), 0.0, counted)
+            lane.put(frame("feed", seq, epoch=lane.epoch), 0.0, counted)
             seq += 1
         elif lane.waits:
             item = lane.take()
@@ -206,6 +219,21 @@ def test_every_connection_after_the_first_is_a_reconnect() -> None:
     ledger = lane.statement().ledger
     assert ledger.reconnects == 2
     assert ledger.events == {"failed": 2, "connected": 3, "stalled": 1, "lost": 1}
+
+
+def test_a_streams_time_begins_once_whatever_dies() -> None:
+    books: list[StreamEnd] = []
+    first = live("feed", book=books.append)
+    assert first.began_seconds is None
+    earliest = time.monotonic()
+    first.start()
+    began = first.began_seconds
+    assert began is not None
+    assert earliest <= began <= time.monotonic()
+    second = live("feed", before=books[-1])
+    for lane in (first, second):
+        lane.start()
+        assert lane.began_seconds == began
 
 
 def test_a_lane_that_ended_stays_ended() -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 from live_runs import live_run, rows_of, slow_copy, until
 
-from pipeline.supervisor import MOST_RESTARTS
+from pipeline import supervisor
+from pipeline.config import RunConfig
+from pipeline.stageprocess import START_SECONDS, StageProcess
+from pipeline.supervisor import MOST_RESTARTS, StreamedRun
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +35,7 @@ def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
     with live_run(tmp_path / "r.jsonl", *endless(clip), *endless(clip)[:2]) as run:
         assert run.goes_on(), run.errors
         folder = run.folder()
+        sockets = len(list(folder.glob("*.socket")))
         for number, (stage, blow) in enumerate(blows, 1):
             workers = run.workers()
             pids |= set(workers.values())
@@ -39,6 +45,7 @@ def test_killed_and_stopped_stages_come_back_and_every_frame_is_accounted_for(
             now = run.workers()
             assert now.pop(stage) != workers.pop(stage)
             assert now == workers  # the neighbours are the same processes as before
+            assert until(lambda: len(list(folder.glob("*.socket"))) == sockets), list(folder.glob("*.socket"))
         code = run.stop()
     assert code == 130, run.errors
     assert not folder.exists()
@@ -93,6 +100,74 @@ def test_a_stage_that_dies_again_and_again_ends_the_run_with_one_clear_line(
     assert ledger["restarts"] == {"face": MOST_RESTARTS}
 
 
+def test_a_stage_that_hangs_while_it_is_started_anew_is_noticed_and_keeps_nobody_from_ending(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_COMING_BACK_SECONDS", 0.5)
+    out, said = tmp_path / "r.jsonl", []
+
+    def story() -> Iterator[None]:
+        """Goes on by a step whenever the run asks whether it is to stop."""
+        while not any("result" in line for line in written()):
+            yield
+        hung = yield from struck()
+        hung.began_seconds -= START_SECONDS
+        while run._stages["face"].life < 2 or not run._all_at_work:
+            yield
+        rows = len(written())
+        while len(written()) < rows + 2:
+            yield
+        yield from struck()
+
+    def struck() -> Generator[None, None, StageProcess]:
+        """The face stage is killed, and its next life stopped before it can begin."""
+        dead = run._stages["face"]
+        dead.process.kill()
+        while run._stages["face"] is dead:
+            yield
+        os.kill(run._stages["face"].process.pid, signal.SIGSTOP)
+        return run._stages["face"]
+
+    def written() -> list[str]:
+        return out.with_name("r.jsonl.part").read_text().splitlines()
+
+    def stop() -> str | None:
+        if runs and not told_at and next(steps, "over") == "over":
+            told_at.append(time.monotonic())
+        return "interrupted" if told_at else None
+
+    steps, runs, told_at = story(), [], []
+    config = RunConfig(
+        source=(str(clip),), live=True, loop=True, duration=3600.0, engine=("cednn",), out=(str(out),)
+    )
+    run = StreamedRun(config, stop=stop, log=said.append)
+    runs.append(run)
+    run.wait()
+    assert time.monotonic() - told_at[0] < 15
+    assert f"it hung: no word for {START_SECONDS:g} s" in "".join(said)
+    (ledger,) = run.ledgers
+    assert (ledger.ended, ledger.restarts) == ("interrupted", {"face": 3})
+    assert run.paths == [out]
+    assert rows_of(out)[-1]["delivered"] == ledger.delivered > 2
+
+
+def test_a_file_that_is_played_once_is_not_played_from_its_beginning_again(
+    clip: Path, tmp_path: Path
+) -> None:
+    with live_run(tmp_path / "r.jsonl", "--source", str(clip), "--live") as run:
+        assert run.goes_on(), run.errors
+        os.kill(run.workers()["face"], signal.SIGKILL)
+        assert until(lambda: run.said("is at work again") == 1), run.errors
+        assert run.goes_on(), run.errors
+        os.kill(run.workers()["capture"], signal.SIGKILL)
+        assert run.wait() == 1
+    assert "the capture stage died (killed by signal 9)" in run.errors[-1]
+    (ledger,) = run.ledgers().values()
+    assert (ledger["ended"], ledger["restarts"]) == ("the capture stage failed", {"face": 1})
+    frames = [row["frame"] for row in rows_of(tmp_path / "r.jsonl") if row["type"] == "result"]
+    assert frames == sorted(set(frames))
+
+
 def test_a_dead_sink_ends_a_live_run(clip: Path, tmp_path: Path) -> None:
     with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
         assert run.goes_on(), run.errors
@@ -100,4 +175,8 @@ def test_a_dead_sink_ends_a_live_run(clip: Path, tmp_path: Path) -> None:
         os.kill(run.workers()["sink"], signal.SIGKILL)
         assert run.wait() == 1
     assert "the sink stage died (killed by signal 9)" in run.errors[-1]
+    # What waits in the stages is in flight; what capture has dropped is not.
+    (told,) = [line for line in run.errors if " = delivered " in line]
+    assert "ended: the sink stage failed" in told
+    assert 0 <= int(told.split("in flight ")[1].split(";")[0]) <= 12, told
     assert not folder.exists()

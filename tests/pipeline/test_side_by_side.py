@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from live_runs import ROOT, http_camera, live_run, rows_of, slow_copy, until
+from servers import rtsp
 
 FRAMES = 12
 
@@ -95,6 +97,22 @@ def test_streams_are_added_listed_and_removed_while_the_run_goes_on(
         "r.csv",
         f"r.{address.replace('://', '_').replace('/', '_').replace(':', '_')}.csv",
     ]
+
+
+def test_a_feed_that_is_down_alone_is_waited_for(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    address = f"rtsp://127.0.0.1:{port}/live"
+    with live_run(tmp_path / "r.jsonl", "--source", address.replace("//", "//me:secret@")) as run:
+        assert until(lambda: run.said(f"{address}: failed: cannot be reached") >= 2), run.errors
+        assert run.process.poll() is None
+        with rtsp("--port", str(port)):
+            assert until(lambda: run.results() > 5), run.errors
+            assert run.stop() == 130, run.errors
+    (ledger,) = run.ledgers().values()
+    assert (ledger["balanced"], ledger["ended"]) == (True, "interrupted")
+    assert ledger["events"]["failed"] >= 2
+    assert "secret" not in "".join(run.errors)
 
 
 def test_a_feed_that_is_down_at_the_start_keeps_nobody_waiting(clips: list[Path], tmp_path: Path) -> None:

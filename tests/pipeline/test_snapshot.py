@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.config import RunConfig
+from pipeline.lanes import WAITING
 from pipeline.snapshot import LATENCY_BOUNDS_MS, Histogram, RunSnapshot
-from pipeline.stages.worker import STAGES
+from pipeline.stages.worker import LINKS, STAGES
+from pipeline.streams import HAND_OVERS
 from pipeline.supervisor import StreamedRun
 
 
@@ -50,3 +53,27 @@ def test_a_run_tells_how_it_stands(real_clip: Path, tmp_path: Path) -> None:
     assert all(stage.restarts == 0 for stage in last.stages)
     for stage in last.stages:
         assert sum(stage.latency.counts) <= 24
+
+
+def test_a_slow_sink_shows_in_every_queue_before_it(
+    real_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every process of the run loads this first.
+    slow = "import time\nfrom pipeline.sinks.jsonl import JsonlSink\nwrite = JsonlSink.write\n"
+    slow += "JsonlSink.write = lambda *args: (time.sleep(0.2), write(*args))\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    out = str(tmp_path / "r.jsonl")
+    longest = dict.fromkeys(STAGES, 0)
+
+    def show(run: RunSnapshot) -> None:
+        for stage in run.stages:
+            longest[stage.stage] = max(longest[stage.stage], stage.queued)
+
+    run = StreamedRun(
+        RunConfig(source=(str(real_clip),), engine=("cednn",), frames=40, out=(out,)), show=show
+    )
+    run.wait()
+    # As many as may be on the way between two stages, by the table of hand-overs, and in capture's lane.
+    expected = {receiver: HAND_OVERS[link].credits for link, (_, receiver) in LINKS.items()}
+    assert longest == expected | {"capture": WAITING}

@@ -1,4 +1,4 @@
-"""What tells a process that hangs from one that gets no processor."""
+"""What tells a process that hangs from one that gets no processor, or that has asked for time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from pipeline.stageprocess import _wants_a_processor
+from pipeline.channels import Sender
+from pipeline.stageprocess import StageProcess, _wants_a_processor
+from pipeline.stages.worker import line_index, patience_seconds
+from pipeline.streams import HAND_OVERS, Beat
 
 
 @pytest.fixture
@@ -51,3 +55,57 @@ def test_only_who_could_run_wants_a_processor(process: int, wants: bool) -> None
 
 def test_a_process_that_is_gone_wants_nothing() -> None:
     assert not _wants_a_processor(2**22 + 1)
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StageProcess]:
+    """The supervisor's side of a sink whose process sleeps."""
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        "pipeline.stageprocess.subprocess.Popen",
+        lambda *_args, **_options: popen([sys.executable, "-c", "import time; time.sleep(100)"]),
+    )
+    stage = StageProcess("sink", tmp_path)
+    yield stage
+    stage.process.kill()
+    stage.process.wait()
+    stage.close()
+
+
+def test_a_stage_that_starts_may_say_nothing_for_longer_but_not_for_ever(sleeper: StageProcess) -> None:
+    sleeper._heard_seconds -= 300
+    sleeper.began_seconds -= 300
+    assert not sleeper.hangs
+    sleeper.began_seconds -= 400
+    assert sleeper.hangs
+
+
+def test_a_stage_is_at_length_from_when_it_asks_for_time_until_it_goes_on_or_the_time_is_over(
+    sleeper: StageProcess, tmp_path: Path
+) -> None:
+    worker = Sender(HAND_OVERS["reports"].endpoint(tmp_path, line_index("sink", 0)), "reports")
+    usual = patience_seconds("sink")
+
+    def beat(patience: float) -> None:
+        sleeper._patience_seconds = -1.0  # until it is heard
+        while not worker.try_send(Beat("sink", patience, 0, 0)):
+            sleeper.listen()
+        while sleeper._patience_seconds < 0:
+            sleeper.listen()
+
+    sleeper.started = True
+    assert not sleeper.at_length
+    beat(600.0)
+    assert sleeper.at_length
+    beat(usual)
+    assert not sleeper.at_length
+    beat(600.0)
+    sleeper._heard_seconds -= 10_000
+    assert sleeper.hangs
+    assert not sleeper.at_length
+    beat(600.0)
+    assert sleeper.at_length
+    sleeper.process.kill()
+    sleeper.process.wait()
+    assert not sleeper.at_length
+    worker.close()

@@ -10,11 +10,17 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import av
 import pytest
 
+from pipeline.books import RUNNING, Book
+from pipeline.messages import Ledger
 from pipeline.ring import shared_memory_folder
+from pipeline.sources import SourceSpec
+from pipeline.streams import StreamEnd
+from pipeline.supervisor import StreamedRun
 
 ROOT = Path(__file__).parents[2]
 
@@ -188,6 +194,80 @@ def test_shared_memory_that_is_too_small_is_found_before_the_start(
             RunConfig(source=(str(real_clip),), engine=("cednn",), out=(str(tmp_path / "r.jsonl"),))
         )
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_a_service_manager_that_ends_all_processes_at_once_loses_nothing(
+    real_clip: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "r.jsonl"
+    process, workers = begin(real_clip, out, None)
+    for pid in (*workers.values(), process.pid):
+        os.kill(pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    ledger = rows_of(out)[-1]
+    assert (ledger["type"], ledger["ended"], ledger["balanced"]) == ("ledger", "terminated", True)
+
+
+@pytest.mark.usefixtures("nothing_left")
+def test_the_end_waits_for_a_sink_that_takes_long_to_make_its_files_whole(
+    real_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Every process of the run loads this first: as if the index of a long video were moved to its front.
+    slow = "import time\nfrom pipeline.sinks.jsonl import JsonlSink\nfinish = JsonlSink.finish\n"
+    slow += "JsonlSink.finish = lambda self: (time.sleep(12), finish(self))[1]\n"
+    (tmp_path / "sitecustomize.py").write_text(slow)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    out = tmp_path / "r.jsonl"
+    process, _ = begin(real_clip, out, None)
+    process.send_signal(signal.SIGINT)
+    began = time.monotonic()
+    _, err = process.communicate(timeout=60)
+    assert time.monotonic() - began > 12  # it was slow indeed
+    assert process.returncode == 130, err
+    assert err.count("the sink still makes its files whole") == 1
+    assert f"wrote {out}" in err
+    ledger = rows_of(out)[-1]
+    assert (ledger["type"], ledger["ended"], ledger["balanced"]) == ("ledger", "interrupted", True)
+
+
+def test_without_the_sinks_word_the_ledgers_are_those_of_the_books(tmp_path: Path) -> None:
+    """a: the sink was at work on it; b: it has closed it; c: nothing has come of it yet; d: a file whose turn
+    has not come."""
+    specs = [SourceSpec(f"rtsp://host/{name}", name) for name in "abcd"]
+    given: dict[tuple[str, str], int] = {("capture", "stride"): 5, ("capture", "restarted"): 1}
+    books = {
+        "a": Ledger("a", 40, dropped=given, undecodable_packets=3, ended=RUNNING),
+        "b": Ledger("b", 9, dropped=given, ended="removed"),
+        "c": Ledger("c", 4, ended=RUNNING),
+    }
+    for number, spec in enumerate(specs[:3]):
+        ledger = books[spec.stream]
+        Book(tmp_path, number).write(StreamEnd(spec.stream, None, 0, ledger))
+    told = {
+        "a": Ledger(
+            "a",
+            35,
+            26,
+            {("capture", "restarted"): 2, ("face", "restarted"): 3},
+            restarts={"face": 1},
+            ended="",
+        ),
+        "b": Ledger("b", 9, 3, given, ended="removed"),
+    }
+    run = StreamedRun.__new__(StreamedRun)
+    run._specs, run._directory = specs, SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
+    sink = SimpleNamespace(name="sink", ledgers=told)
+    run._stages = {"sink": sink}  # type: ignore[dict-item]
+    a, b, c = run._ledgers_by_the_books(sink, None)  # type: ignore[arg-type]
+    assert (a.captured, a.delivered, a.in_flight, a.undecodable_packets) == (40, 26, 3, 3)
+    assert a.dropped == {("capture", "stride"): 5, ("capture", "restarted"): 3, ("face", "restarted"): 3}
+    assert a.restarts == {"face": 1}
+    assert b == told["b"]
+    assert b.balanced
+    assert (c.captured, c.delivered) == (4, 0)
+    assert [x.ended for x in (a, b, c)] == ["the sink stage failed", "removed", "the sink stage failed"]
 
 
 def begin(clip: Path, out: Path, video: Path | None) -> tuple[subprocess.Popen[str], dict[str, int]]:

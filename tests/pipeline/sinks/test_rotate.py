@@ -170,6 +170,20 @@ def test_time_goes_by_the_clock_since_a_files_first_frame(tmp_path: Path) -> Non
     assert [[r["frame"] for r in by_type(rows(p), "result")] for p in paths] == [[0, 1], [2], [3, 4]]
 
 
+def test_it_says_so_before_a_file_is_made_whole_on_the_way(tmp_path: Path) -> None:
+    finished: list[list[str]] = []  # what had its name by then
+
+    def closing() -> None:
+        finished.append(sorted(path.name for path in tmp_path.glob("*.jsonl")))
+
+    (sink,) = open_sinks(
+        [str(tmp_path / "r.jsonl")], None, False, HEADER, ENGINES, ["a"], [], "8kB", before_closing=closing
+    )
+    paths = feed(sink, 30, ("a",))
+    assert len(paths) > 2
+    assert finished == [[path.name for path in paths[:i]] for i in range(len(paths) - 1)]
+
+
 def test_numbers_go_on_after_an_earlier_runs(tmp_path: Path) -> None:
     (tmp_path / "r.0007.jsonl").write_text("earlier")
     (tmp_path / "r.0009.jsonl.part").write_text("of a run that died")
