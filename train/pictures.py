@@ -100,11 +100,14 @@ def bars(path: Path, heading: Heading, comparison: Comparison) -> Path:
         axes.bar(x + 0.21, np.nan_to_num(ours), 0.4, color=OURS, label="ours, mean of folds")
         for k in np.flatnonzero(np.isnan(ours)):
             axes.text(x[k] + 0.21, 0, "–", ha="center", va="bottom", fontsize=8)
-    for k, (name, column) in enumerate(c.folds.items()):
+    for k, column in enumerate(c.folds.values()):
         if column is not None:
             dots = np.append(column, average(column))
             shift = 0.21 + 0.1 * (k - (len(c.folds) - 1) / 2)
-            axes.plot(x + shift, dots, ".", color="black" if whole else FOLD, ms=4, label=f"ours, {name}")
+            axes.plot(x + shift, dots, ".", color="black" if whole else FOLD, ms=4)
+    there = [name for name in c.folds if name not in c.missing]
+    if there:
+        axes.lines[-1].set_label(f"ours, fold by fold from the left: {', '.join(there)}")
     axes.set_xticks(x, [*c.aus, "mean"], fontsize=8)
     axes.axvline(len(c.aus) - 0.5, color="#dddddd", lw=0.8, zorder=-1)
     axes.set_xlim(-0.6, len(c.aus) + 0.6)
@@ -219,7 +222,7 @@ def co_occurrence(path: Path, heading: Heading, tested: Tested, threshold: float
     count = len(tested.aus)
     side = max(0.34 * count, 3.0)
     height = side + 1.7
-    figure = start(3 * side + 3.6, height, heading, "AUs together (row: frames that show it)")
+    figure = start(3 * side + 3.6, height, heading, "AUs together")
     panels = (
         ("labelled, %", labelled, "Blues", 0, 100),
         (f"called at {threshold:g}, %", called, "Blues", 0, 100),
@@ -242,6 +245,11 @@ def co_occurrence(path: Path, heading: Heading, tested: Tested, threshold: float
                     j, i, words, ha="center", va="center", fontsize=6, color="white" if dark else "#333333"
                 )
         axes.tick_params(length=0)
+    words = (
+        "Of the frames that are labelled with the AU of a row: how many are labelled, or called, with that "
+        "of a column. A perfect engine has only zeros on the right."
+    )
+    figure.text(0.06, 0.15 / height, words, fontsize=8, color="#555555")
     return save(figure, path)
 
 
