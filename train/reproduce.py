@@ -162,8 +162,7 @@ def _check_words(args: argparse.Namespace, study: Study, recipe: Recipe) -> None
     start = Path(recipe.initial.removeprefix(PUBLISHED))
     if recipe.initial and not start.is_file():
         raise UsageError(
-            f"initial: {start}: no such file; the head of train/recipes/{study.name}.toml says what it is, "
-            "and how to begin without it"
+            f"initial: {start}: no such file; the head of train/recipes/{study.name}.toml says what it is"
         )
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from train import attention
+from pipeline.errors import SourceError
+from train import attention, checkpoint
 from train import pictures as draw
 from train.comparison import Comparison, compare, pooled
 from train.data.cache import PreparedSet
@@ -18,6 +19,7 @@ from train.foldtest import FoldTest, names
 from train.logs import CSV_FILE, read_rows
 from train.paper_tables import By
 from train.provenance import commit
+from train.recipe import PUBLISHED, Recipe
 from train.report import Result
 from train.task import Task
 from train.tested import VISIBLE, Tested
@@ -96,11 +98,23 @@ def _facts(task: Task, found: Found) -> dict[str, str]:
         tested = found["full"][fold.name]
         done = f"{len(tested)} samples" if tested is not None else "**missing**"
         facts[f"Fold {fold.name}"] = f"tests {names(fold.test)}: {done}"
-    facts["Begins with"] = recipe.initial or "random weights"
+    facts["Begins with"] = _begins(recipe)
     facts["Changed by hand"] = "; ".join(task.changed) or "nothing"
     if task.study.deviates:
         facts["Not as the paper has it"] = task.study.deviates
     return facts | {"Seed": str(recipe.seed), "Commit": commit()}
+
+
+def _begins(recipe: Recipe) -> str:
+    """The starting weights; of a run of ours also what that was trained on, which may be rendered."""
+    if not recipe.initial or recipe.initial.startswith(PUBLISHED) or not Path(recipe.initial).is_file():
+        return recipe.initial or "random weights"
+    try:
+        data = checkpoint.read_facts(Path(recipe.initial)).get("data", ())
+    except SourceError:  # weights, but not of a run
+        data = ()
+    sources = ", ".join(str(samples["source"]) for samples in data)
+    return f"{recipe.initial}{f', trained on {sources}' if sources else ''}"
 
 
 def _data(verb: str, prepared: PreparedSet) -> dict[str, str]:

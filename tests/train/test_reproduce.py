@@ -408,6 +408,13 @@ def test_the_report_says_what_became_of_the_data(cache: Path, tmp_path: Path) ->
     assert sum("these are not the published folds" in note for note in shown.notes) == 2
 
 
+def test_a_start_from_rendered_faces_is_told(out: Path, cache: Path) -> None:
+    begin = out / "P1" / "run" / BEST
+    task = asked(*CEDNN, "--cache", str(cache), "--set", f'initial="{begin}"')
+    shown = result(task, {"full": dict.fromkeys(("P1", "P2", "P3"))})
+    assert shown.facts["Begins with"] == f"{begin}, trained on synthetic-disfaplus"
+
+
 def opened(tmp_path: Path, dataset: str, subjects: list[str]) -> PreparedSet:
     return open_cache(prepared(tmp_path / dataset, dataset, subjects, ("AU01", "AU12"), each=2))
 
