@@ -152,7 +152,7 @@ def _remarks(task: Task) -> list[str]:
     remarks.append(
         "Paper: as printed. Mean of folds: AUs averaged in each fold, then folds; an AU that a fold never "
         "shows has no F1 there (–) and is left out of its mean. Pooled: over the frames of all folds. F1 and "
-        "accuracy are at threshold 0.5, but for the last column."
+        "accuracy are at threshold 0.5 unless a column says otherwise."
     )
     return remarks
 
