@@ -310,6 +310,10 @@ def test_another_dataset_is_looked_at_before_training(
 ) -> None:
     on = (*CEDNN, "--cache", str(cache), "--test-root", "/none", "--test-on")
     assert "bp5d: no such dataset; expected one of bp4d, " in refused(capsys, *on, "bp5d")
+    lists = prepared(tmp_path / "l", "jaanet-disfa", ["SN001", "SN002"], KINDS["disfa"].aus, each=1)
+    task = asked(*CEDNN, "--cache", str(cache), "--test-on", "jaanet-disfa", "--test-cache", str(lists))
+    assert title(task) == "CEDNN (res-l18m1-att3-se1) on DISFA+, tested on DISFA by JAA-Net's lists"
+    assert task.every[0].test == ("SN002",), "SN001 is in DISFA+, too"
     disfas = prepared(tmp_path / "d", "disfa", disfa.SUBJECTS, disfa.DISFA.aus, each=1, compensates=True)
     made = ("bp4d", ["F001", "F002"], ("AU01", "AU12"))
     bp4d = prepared(tmp_path / "b", *made, each=1, compensates=True, rate_hz=25.0)
