@@ -102,7 +102,7 @@ def _facts(task: Task, found: Found) -> dict[str, str]:
     facts["Changed by hand"] = "; ".join(task.changed) or "nothing"
     if task.study.deviates:
         facts["Not as the paper has it"] = task.study.deviates
-    return facts | {"Seed": str(recipe.seed), "Commit": commit()}
+    return facts | {"Seed": str(recipe.seed), "Commit of this report": commit()}
 
 
 def _begins(recipe: Recipe) -> str:
