@@ -60,7 +60,11 @@ def export(run: Path, folder: Path, name: str | None = None, note: str = "") -> 
     progress = Progress("validation", len(items), "samples")
     found = probabilities(learner.to(device), plain_batches(pool, spec, items), device, tell=progress.step)
     progress.close()
-    chosen = thresholds.choose(found, pool.occurrence[items[:, -1]])
+    occurrence = pool.occurrence[items[:, -1]]
+    if recipe.data.protocol == "paper":  # validation is the test there
+        chosen = thresholds.kept(spec.thresholds, found, occurrence)
+    else:
+        chosen = thresholds.choose(found, occurrence)
     spec = replace(
         spec,
         name=name or spec.name,
@@ -93,7 +97,9 @@ def _provenance(
         for s in evaluation.scores
     }
     means = {name: _rounded(evaluation.mean(name)) for name in ("f1", "accuracy", "auc", "icc", "mae")}
-    judges = "the tested fold itself" if recipe.data.protocol == "paper" else VALIDATION
+    judges, decided = VALIDATION, "thresholds and epoch"
+    if recipe.data.protocol == "paper":
+        judges, decided = "the tested fold itself", "epoch"
     return {
         "trained": trained,
         "note": note or recipe.note,
@@ -107,7 +113,7 @@ def _provenance(
         "step": facts["step"],
         "thresholds": {"rule": chosen.rule, "calm_frames": chosen.calm_frames},
         "validation": {
-            "what": f"{judges}; thresholds and epoch chosen on them",
+            "what": f"{judges}; {decided} chosen on them",
             "frames": evaluation.frames,
             "mean": means,
             "aus": scores,

@@ -76,7 +76,8 @@ class Run:
         """Opens the data and the folder; nothing is trained yet.
 
         Raises:
-            UsageError: recipe and data contradict each other, or the folder holds a run of another recipe.
+            UsageError: recipe and data contradict each other, or the folder holds a run of another recipe or
+                on other samples.
             SourceError: a sample folder or the run's checkpoint cannot be read.
             OutputError: the folder cannot be written.
         """
@@ -92,6 +93,12 @@ class Run:
             if changed := differences(decisive(self.facts["recipe"]), decisive(plain(recipe))):
                 shown = "; ".join(changed[:3])
                 raise UsageError(f"{out}: holds a run of another recipe ({shown}); give another --out")
+            now = describe(self.pool)
+            if self.facts.get("data", now) != now:  # runs of earlier versions do not say theirs
+                where = ", ".join(recipe.data.folders)
+                raise UsageError(
+                    f"{out}: trained on other samples than {where} holds now; give another --out"
+                )
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -217,6 +224,7 @@ class Run:
         table, crop = self.recipe.augment, self.recipe.engine.crop
         network: Any = run.learner.eval().network
         identity = {"recipe": decisive(plain(self.recipe)), "index": index, "augmented": augmented}
+        identity["data"] = describe(self.pool)
 
         @torch.inference_mode()
         def features_of(copy: int, chosen: NDArray[np.int64]) -> Tensor:
@@ -263,7 +271,7 @@ class Run:
         return 60 * self.recipe.checkpoint_minutes
 
     def _save(self, run: PhaseRun) -> None:
-        facts = run.facts() | {"recipe": plain(self.recipe)}
+        facts = run.facts() | {"recipe": plain(self.recipe), "data": describe(self.pool)}
         checkpoint.write(self.out / LAST, run.tensors(), facts)
 
     def _judge(self, run: PhaseRun, validation: Batches, log: RunLog) -> None:

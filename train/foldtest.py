@@ -14,7 +14,7 @@ from engines.bundle import Bundle, read_bundle, write_spec
 from engines.spec import EngineSpec
 from pipeline.errors import SourceError
 from train import checkpoint, metrics
-from train.comparison import THRESHOLD
+from train.comparison import score
 from train.data.cache import PreparedSet
 from train.evaluate import judged, load_learner, plain_batches
 from train.export import export
@@ -106,9 +106,9 @@ class FoldTest:
             intensity=pool.intensity[rows],
             pose=self.poses(rows),
         )
-        tested.save(self._path(visible), self._identity(bundle, visible))
-        if visible == "full":
+        if visible == "full":  # before it is saved: what is saved is not done again
             self._tell(bundle, tested)
+        tested.save(self._path(visible), self._identity(bundle, visible))
         return tested
 
     def items(self, spec: EngineSpec) -> tuple[Pool, NDArray[np.int64]]:
@@ -131,7 +131,9 @@ class FoldTest:
         return self.folder / f"tested-{visible}.safetensors"
 
     def _identity(self, bundle: Bundle, visible: str) -> str:
+        samples = self.prepared.samples
         facts = {"people": self.people, "visible": visible, "hop": self.hop}
+        facts |= {"samples": (samples.source, len(samples), samples.provenance.get("run"))}
         return identity_of(bundle, facts | {"dataset": self.prepared.dataset, "aus": self.aus})
 
     def poses(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -142,19 +144,22 @@ class FoldTest:
         return views[self.prepared.recording[rows]]
 
     def _tell(self, bundle: Bundle, tested: Tested) -> None:
-        """Write the scores of the tested subjects into the bundle."""
-        called = tested.probability >= THRESHOLD
+        """Write the scores of the tested subjects into the bundle; of intensities, F1 is of 2 and more."""
+        threshold, intensities = self.recipe.threshold, self.recipe.engine.max_intensity is not None
+        called = tested.probability >= threshold
         scores = {
             "f1": metrics.f1(called, tested.occurrence),
             "accuracy": metrics.accuracy(called, tested.occurrence),
             "auc": metrics.auc(tested.probability, tested.occurrence),
         }
+        if intensities:
+            scores |= {name: score(name, tested, threshold, rounded=True) for name in ("icc", "mae")}
         told = {
             "dataset": self.prepared.dataset,
             "synthetic": self.prepared.synthetic,
             "subjects": list(tested.people),
             "frames": len(tested),
-            "threshold": THRESHOLD,
+            "threshold": threshold,
             "mean": {name: _rounded(metrics.mean(column)) for name, column in scores.items()},
             "aus": {
                 au: {name: _rounded(float(column[a])) for name, column in scores.items()}

@@ -61,6 +61,8 @@ class Study:
     """The one that the paper compares with others."""
     epoch: str
     """How the paper chose the epoch that it reports."""
+    deviates: str = ""
+    """Where our recipe knowingly does not do as the paper says; "" for nowhere."""
     table: tuple[Table, ...] = field(default=())
 
     @property

@@ -22,6 +22,7 @@ from train.shards import UNKNOWN
 from train.tested import Tested
 
 PAPER, OURS, FOLD, WARN = "#999999", "#0072b2", "#56b4e9", "#d55e00"
+DECIDES = {"f1": "F1", "auc": "AUC", "icc": "ICC(3,1)"}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 
 
@@ -99,11 +100,14 @@ def bars(path: Path, heading: Heading, comparison: Comparison) -> Path:
         axes.bar(x + 0.21, np.nan_to_num(ours), 0.4, color=OURS, label="ours, mean of folds")
         for k in np.flatnonzero(np.isnan(ours)):
             axes.text(x[k] + 0.21, 0, "–", ha="center", va="bottom", fontsize=8)
-    for k, (name, column) in enumerate(c.folds.items()):
+    for k, column in enumerate(c.folds.values()):
         if column is not None:
             dots = np.append(column, average(column))
             shift = 0.21 + 0.1 * (k - (len(c.folds) - 1) / 2)
-            axes.plot(x + shift, dots, ".", color="black" if whole else FOLD, ms=4, label=f"ours, {name}")
+            axes.plot(x + shift, dots, ".", color="black" if whole else FOLD, ms=4)
+    there = [name for name in c.folds if name not in c.missing]
+    if there:
+        axes.lines[-1].set_label(f"ours, fold by fold from the left: {', '.join(there)}")
     axes.set_xticks(x, [*c.aus, "mean"], fontsize=8)
     axes.axvline(len(c.aus) - 0.5, color="#dddddd", lw=0.8, zorder=-1)
     axes.set_xlim(-0.6, len(c.aus) + 0.6)
@@ -137,8 +141,10 @@ def average_precision(probability: NDArray[np.floating], present: NDArray[np.boo
     return float((np.diff(recall, prepend=0.0) * precision).sum())
 
 
-def precision_recall(path: Path, heading: Heading, folds: Mapping[str, Tested]) -> Path:
-    """A small plot per AU, a line per fold; dotted is calling at random, a dot is the threshold 0.5."""
+def precision_recall(
+    path: Path, heading: Heading, folds: Mapping[str, Tested], threshold: float = THRESHOLD
+) -> Path:
+    """A small plot per AU, a line per fold; dotted is calling at random, a dot is the threshold."""
     aus = next(iter(folds.values())).aus
     across = min(len(aus), 6)
     down = -(-len(aus) // across)
@@ -157,7 +163,7 @@ def precision_recall(path: Path, heading: Heading, folds: Mapping[str, Tested]) 
     for a, au in enumerate(aus):
         axes = figure.add_subplot(grid[a // across, a % across])
         for k, (name, tested) in enumerate(folds.items()):
-            _draw_curve(axes, tested, a, COLOURS[k % len(COLOURS)], name)
+            _draw_curve(axes, tested, a, COLOURS[k % len(COLOURS)], name, threshold)
         axes.set(xlim=(0, 1.02), ylim=(0, 1.03), xticks=(0, 0.5, 1), yticks=(0, 0.5, 1))
         axes.set_title(au, fontsize=9, pad=3)
         axes.tick_params(labelleft=a % across == 0, labelbottom=a + across >= len(aus))
@@ -166,12 +172,15 @@ def precision_recall(path: Path, heading: Heading, folds: Mapping[str, Tested]) 
             axes.legend(fontsize=6, framealpha=0.75, edgecolor="none", loc="best", handlelength=1.0)
         else:
             axes.text(0.5, 0.5, "never present", ha="center", fontsize=8, color="#555555")
-    words = "x: recall · y: precision · dot: threshold 0.5 · dotted: called at random · AP: average precision"
+    words = (
+        f"x: recall · y: precision · dot: threshold {threshold:g} · dotted: called at random · "
+        "AP: average precision"
+    )
     figure.text(0.06, 0.2 / height, words, fontsize=8, color="#555555")
     return save(figure, path)
 
 
-def _draw_curve(axes: Any, tested: Tested, a: int, colour: str, name: str) -> None:
+def _draw_curve(axes: Any, tested: Tested, a: int, colour: str, name: str, threshold: float) -> None:
     known = tested.occurrence[:, a] != UNKNOWN
     p, present = tested.probability[known, a], tested.occurrence[known, a] == 1
     if not present.any():
@@ -187,7 +196,7 @@ def _draw_curve(axes: Any, tested: Tested, a: int, colour: str, name: str) -> No
         label=f"{name}  AP {ap:.2f}",
     )
     axes.axhline(present.mean(), color=colour, lw=0.7, ls=":")
-    called = p >= THRESHOLD
+    called = p >= threshold
     if called.any():
         hits = (called & present).sum()
         axes.plot(hits / present.sum(), hits / called.sum(), ".", color=colour, ms=7)
@@ -207,16 +216,16 @@ def together(occurrence: NDArray[np.uint8], said: NDArray[np.bool_]) -> tuple[ND
         return present.T @ present / counted, present.T @ (said * known) / counted
 
 
-def co_occurrence(path: Path, heading: Heading, tested: Tested) -> Path:
+def co_occurrence(path: Path, heading: Heading, tested: Tested, threshold: float = THRESHOLD) -> Path:
     """Three matrices: what is labelled together, what is called, and the difference."""
-    labelled, called = together(tested.occurrence, tested.probability >= THRESHOLD)
+    labelled, called = together(tested.occurrence, tested.probability >= threshold)
     count = len(tested.aus)
     side = max(0.34 * count, 3.0)
     height = side + 1.7
-    figure = start(3 * side + 3.6, height, heading, "AUs together (row: frames that show it)")
+    figure = start(3 * side + 3.6, height, heading, "AUs together")
     panels = (
         ("labelled, %", labelled, "Blues", 0, 100),
-        (f"called at {THRESHOLD}, %", called, "Blues", 0, 100),
+        (f"called at {threshold:g}, %", called, "Blues", 0, 100),
         ("called − labelled", called - labelled, "RdBu_r", -100, 100),
     )
     for k, (title, values, colours, low, high) in enumerate(panels):
@@ -236,15 +245,29 @@ def co_occurrence(path: Path, heading: Heading, tested: Tested) -> Path:
                     j, i, words, ha="center", va="center", fontsize=6, color="white" if dark else "#333333"
                 )
         axes.tick_params(length=0)
+    words = (
+        "Of the frames that are labelled with the AU of a row: how many are labelled, or called, with that "
+        "of a column. A perfect engine has only zeros on the right."
+    )
+    figure.text(0.06, 0.15 / height, words, fontsize=8, color="#555555")
     return save(figure, path)
 
 
-def training(path: Path, heading: Heading, logs: Mapping[str, Sequence[Mapping[str, str]]]) -> Path:
-    """Loss and validation F1 by epoch, a line per fold; phases stand one after the other."""
+def training(
+    path: Path, heading: Heading, logs: Mapping[str, Sequence[Mapping[str, str]]], best_by: str = "f1"
+) -> Path:
+    """Loss and the validation score that decides, by epoch, a line per fold; phases one after the other.
+
+    Args:
+        path: of the picture.
+        heading: above it.
+        logs: rows of log.csv, by fold.
+        best_by: `f1`, `auc` or `icc`.
+    """
     height = 3.7
     figure = start(10, height, heading, "training")
     for k, (column, title) in enumerate(
-        (("loss", "training loss"), ("mean_f1", "validation F1, mean over AUs"))
+        (("loss", "training loss"), (f"mean_{best_by}", f"validation {DECIDES[best_by]}, mean over AUs"))
     ):
         axes = figure.add_axes((0.07 + 0.5 * k, 0.17, 0.41, 0.54))
         for n, (name, log) in enumerate(logs.items()):
@@ -257,7 +280,8 @@ def training(path: Path, heading: Heading, logs: Mapping[str, Sequence[Mapping[s
         axes.set_title(title, fontsize=9)
         axes.set_xlabel("epoch", fontsize=8)
         top = max((line.get_ydata().max() for line in axes.lines if line.get_label() in logs), default=1.0)
-        axes.set_ylim(0, 1.1 * top if np.isfinite(top) and top > 0 else 1.0)
+        low = min((float(np.nanmin([0.0, *line.get_ydata()])) for line in axes.lines), default=0.0)
+        axes.set_ylim(1.1 * low, 1.1 * top if np.isfinite(top) and top > 0 else 1.0)
         axes.xaxis.get_major_locator().set_params(integer=True)
         _frame(axes)
         axes.legend(fontsize=8, frameon=False)

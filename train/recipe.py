@@ -280,6 +280,12 @@ class Recipe:
         if plain(self.spec(self.phase[-1])) != plain(self.spec()):
             raise ValueError("phase: expected the last one to train the engine itself, got another variant")
 
+    @property
+    def threshold(self) -> float:
+        """The probability from which the papers call an AU: 0.5, or that of intensity 2."""
+        intensity = self.engine.max_intensity
+        return 0.5 if intensity is None else PRESENT_FROM / intensity
+
     def spec(self, phase: PhaseTable | None = None) -> EngineSpec:
         """The engine that comes out, or the one that a phase trains; thresholds 0.5, or at intensity 2.
 
@@ -297,7 +303,6 @@ class Recipe:
             raise ValueError(
                 "augment.crop: level map and neutral belong to the engine's own crop; leave it out"
             )
-        intensity = self.engine.max_intensity
         named = {**self.engine.variant, **(phase.variant if phase else {})}
         variant = {key: None if value == "none" else value for key, value in named.items()}
         window = 1 if phase is not None and phase.reads == "frames" else self.engine.window
@@ -314,8 +319,8 @@ class Recipe:
                 window=window,
                 rate_hz=self.engine.rate_hz if window > 1 else None,
                 aus=self.engine.aus,
-                max_intensity=intensity,
-                thresholds=(0.5 if intensity is None else PRESENT_FROM / intensity,) * len(self.engine.aus),
+                max_intensity=self.engine.max_intensity,
+                thresholds=(self.threshold,) * len(self.engine.aus),
                 provenance={"trained": "in training"},
             )
             with torch.device("meta"):  # its shapes alone

@@ -110,7 +110,7 @@ def markdown(result: Result) -> str:
     lines += [f"- {name}: {value}" for name, value in result.facts.items()]
     for comparison in result.comparisons:
         lines += ["", table_text(comparison, result.synthetic)]
-    lines += [""] + [f"{note}" for note in result.notes]
+    lines += [""] + [f"- {note}" for note in result.notes]
     return "\n".join(lines).rstrip() + "\n"
 
 

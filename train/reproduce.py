@@ -16,14 +16,18 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pipeline.errors import UsageError
 from pipeline.whole import write_whole
 from train import protocol
+from train.data.cache import PreparedSet
 from train.data.folds import Fold
+from train.data.layouts import named
 from train.fit import fit, say
 from train.obtain import obtain
-from train.paper_tables import find
-from train.recipe import read_recipe
+from train.paper_tables import Study, find
+from train.recipe import PUBLISHED, Recipe, read_recipe
 from train.report import markdown, plain
 from train.results import pictures, result
 from train.task import Task
@@ -115,23 +119,20 @@ def parse(args: argparse.Namespace) -> Task:
     varied = changes(study, variant)
     papers = read_recipe(study.name, varied)
     recipe = read_recipe(study.name, (*varied, *args.set))
-    if args.hop < 1:
-        raise UsageError(f"--hop {args.hop}: expected 1 or more")
-    if (args.test_on is None) != (args.test_root is None and args.test_cache is None):
-        raise UsageError("--test-on goes with --test-root or --test-cache")
+    _check_words(args, study, recipe)
     compensates = study.name.split("-")[0] != "cednn"
     trained = obtain(study.dataset, args.root, args.cache, recipe, compensates, args.partial)
     trained.columns(recipe.engine.aus)
+    _check_intensities(study, trained)
     tested = None
     if args.test_on is not None:
         tested = obtain(args.test_on, args.test_root, args.test_cache, recipe, compensates, args.partial)
-        if not set(recipe.engine.aus) & set(tested.aus):
-            raise UsageError(f"--test-on {args.test_on}: codes none of {', '.join(recipe.engine.aus)}")
+        _check_other(study, recipe, tested)
         every: tuple[Fold, ...] = (protocol.across(trained, tested),)
     else:
         every = protocol.folds_of(trained, args.partial)
     suffix = f"{'' if args.protocol == 'clean' else '-paper'}{f'-on-{args.test_on}' if tested else ''}"
-    return Task(
+    task = Task(
         study=study,
         variant=variant,
         protocol=args.protocol,
@@ -143,6 +144,44 @@ def parse(args: argparse.Namespace) -> Task:
         papers=papers,
         visible=VISIBLE if args.occluded else ("full",),
         hop=args.hop,
-        partial=args.partial and not trained.whole,
         out=args.out or OUT / f"{study.name}-{variant}{suffix}",
     )
+    for fold in every:
+        task.fold_test(fold)  # whatever a fold lacks is said before the first is trained
+    return task
+
+
+def _check_words(args: argparse.Namespace, study: Study, recipe: Recipe) -> None:
+    """What can be said before hours of preparing."""
+    if args.hop < 1:
+        raise UsageError(f"--hop {args.hop}: expected 1 or more")
+    if (args.test_on is None) != (args.test_root is None and args.test_cache is None):
+        raise UsageError("--test-on goes with --test-root or --test-cache")
+    if args.test_on is not None:
+        named(args.test_on)
+    start = Path(recipe.initial.removeprefix(PUBLISHED))
+    if recipe.initial and not start.is_file():
+        raise UsageError(
+            f"initial: {start}: no such file; the head of train/recipes/{study.name}.toml says what it is"
+        )
+
+
+def _check_intensities(study: Study, prepared: PreparedSet) -> None:
+    if "icc" in study.metrics and np.isnan(prepared.samples.intensity).all():
+        raise UsageError(
+            f"{prepared.folder}: {prepared.dataset} knows no intensities, which {study.title} estimates; "
+            "expected a dataset that does"
+        )
+
+
+def _check_other(study: Study, recipe: Recipe, tested: PreparedSet) -> None:
+    """Whether an engine of this recipe can be tested on another dataset."""
+    if not set(recipe.engine.aus) & set(tested.aus):
+        raise UsageError(f"--test-on {tested.dataset}: codes none of {', '.join(recipe.engine.aus)}")
+    _check_intensities(study, tested)
+    wanted, rate_hz = recipe.engine.rate_hz, tested.samples.rate_hz
+    if recipe.engine.window > 1 and rate_hz != wanted:
+        raise UsageError(
+            f"--test-on {tested.dataset}: of {rate_hz} frames/s, the engine's windows are of {wanted}; "
+            "name a dataset of that rate"
+        )

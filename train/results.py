@@ -7,16 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from train import attention
+from pipeline.errors import SourceError
+from train import attention, checkpoint
 from train import pictures as draw
 from train.comparison import Comparison, compare, pooled
-from train.data.layouts import DATASETS
+from train.data.cache import PreparedSet
+from train.data.layouts import named
 from train.evaluate import load_learner, plain_batches
 from train.fit import BEST
 from train.foldtest import FoldTest, names
 from train.logs import CSV_FILE, read_rows
 from train.paper_tables import By
 from train.provenance import commit
+from train.recipe import PUBLISHED, Recipe
 from train.report import Result
 from train.task import Task
 from train.tested import VISIBLE, Tested
@@ -27,6 +30,8 @@ PROTOCOL = {
     "clean": "clean: subjects of the training part chose epoch and thresholds; the tested ones did not",
     "paper": "paper: the epoch was chosen on the tested fold itself, so the figures are optimistic",
 }
+SHOWN_PROBLEMS = 4
+"""What is odd about the data."""
 SHOWN_FACES = 5
 """Tested samples whose attention is drawn."""
 
@@ -56,8 +61,8 @@ def result(task: Task, found: Found) -> Result:
 
 def title(task: Task) -> str:
     """`SAT-Net (sanet) on DISFA`; says so where the recipe is not the paper's any more."""
-    data = DATASETS[task.study.dataset].title
-    data += f", tested on {DATASETS[task.tested.dataset].title}" if task.tested is not None else ""
+    data = named(task.trained.dataset).title
+    data += f", tested on {named(task.tested.dataset).title}" if task.tested is not None else ""
     return f"{task.study.title} ({task.variant}) on {data}{', RECIPE CHANGED' if task.changed else ''}"
 
 
@@ -81,29 +86,65 @@ def _comparison(
 
 
 def _facts(task: Task, found: Found) -> dict[str, str]:
-    prepared, recipe = task.trained, task.recipe
-    facts = {
-        "Protocol": PROTOCOL[task.protocol],
-        "The paper's choice of epoch": task.study.epoch,
-        "Trained on": f"{prepared.dataset}, {len(prepared.subjects)} subjects, {len(prepared)} samples",
-    }
+    recipe = task.recipe
+    facts = {"Protocol": PROTOCOL[task.protocol], "The paper's choice of epoch": task.study.epoch}
+    facts |= _data("Trained on", task.trained)
     if task.tested is not None:
-        facts["Tested on"] = f"{task.tested.dataset}; subjects that are in both are left out"
+        facts |= _data("Tested on", task.tested)
+        facts["In both"] = "whoever is, or may be, in both is trained on and not tested"
+    if recipe.engine.window > 1 or task.hop > 1:
+        facts["Hop"] = f"{task.hop} frames from one tested window to the next"
     for fold in task.every:
         tested = found["full"][fold.name]
         done = f"{len(tested)} samples" if tested is not None else "**missing**"
         facts[f"Fold {fold.name}"] = f"tests {names(fold.test)}: {done}"
-    faceless = sum(r.no_face for r in (task.tested or prepared).recordings)
-    facts["Frames without a face"] = f"{faceless}, not tested"
-    facts["Begins with"] = recipe.initial or "random weights"
+    facts["Begins with"] = _begins(recipe)
     facts["Changed by hand"] = "; ".join(task.changed) or "nothing"
-    return facts | {"Seed": str(recipe.seed), "Commit": commit()}
+    if task.study.deviates:
+        facts["Not as the paper has it"] = task.study.deviates
+    return facts | {"Seed": str(recipe.seed), "Commit of this report": commit()}
+
+
+def _begins(recipe: Recipe) -> str:
+    """The starting weights; of a run of ours also what that was trained on, which may be rendered."""
+    if not recipe.initial or recipe.initial.startswith(PUBLISHED) or not Path(recipe.initial).is_file():
+        return recipe.initial or "random weights"
+    try:
+        data = checkpoint.read_facts(Path(recipe.initial)).get("data", ())
+    except SourceError:  # weights, but not of a run
+        data = ()
+    sources = ", ".join(str(samples["source"]) for samples in data)
+    return f"{recipe.initial}{f', trained on {sources}' if sources else ''}"
+
+
+def _data(verb: str, prepared: PreparedSet) -> dict[str, str]:
+    """What became of a dataset's frames, and what is odd about it."""
+    known, rows, told = named(prepared.dataset), prepared.recordings, prepared.report
+    lost = {name: sum(getattr(r, name) for r in rows) for name in ("no_face", "bad", "unreadable")}
+    bad = "with the bad frames" if told.get("bad_frames_kept") else f"{lost['bad']:,} bad"
+    published = f" (published: {known.frames:,})" if known.frames else ""
+    exposure = "matched to the frame's" if prepared.exposure_compensation else "as it was taken"
+    facts = {
+        verb: f"{known.title}, {len(prepared.subjects)} of {known.subject_count} subjects, "
+        f"{sum(r.labels for r in rows):,} labelled frames{published}: {len(prepared):,} samples, "
+        f"{lost['no_face']:,} without a face, {bad}, {lost['unreadable']:,} unreadable",
+        f"{verb}, neutral faces": f"{prepared.neutral_rule}; exposure {exposure}",
+    }
+    odd = [str(problem["text"]) for problem in told.get("problems", ())]
+    if odd:
+        more = f"; … and {len(odd) - SHOWN_PROBLEMS} more" if len(odd) > SHOWN_PROBLEMS else ""
+        facts[f"{verb}, odd"] = "; ".join(odd[:SHOWN_PROBLEMS]) + more
+    return facts
 
 
 def _remarks(task: Task) -> list[str]:
     remarks = []
+    if task.synthetic:
+        remarks.append(
+            "The people are rendered under the dataset's names: these are not the published folds."
+        )
     if task.partial:
-        remarks.append("Subjects are missing, so these are not the published folds (--partial).")
+        remarks.append("Subjects or recordings are missing (--partial): these are not the published folds.")
     if task.recipe.engine.window > 1:
         remarks.append(
             f"The first {task.recipe.engine.window - 1} frames of a clip have no full window: not tested."
@@ -111,7 +152,7 @@ def _remarks(task: Task) -> list[str]:
     remarks.append(
         "Paper: as printed. Mean of folds: AUs averaged in each fold, then folds; an AU that a fold never "
         "shows has no F1 there (–) and is left out of its mean. Pooled: over the frames of all folds. F1 and "
-        "accuracy are at threshold 0.5, but for the last column."
+        "accuracy are at threshold 0.5 unless a column says otherwise."
     )
     return remarks
 
@@ -122,15 +163,17 @@ def pictures(task: Task, shown: Result, found: Found, tests: Mapping[str, FoldTe
     done = {name: tested for name, tested in found["full"].items() if tested is not None}
     if not done:
         return []
+    threshold = task.recipe.threshold
     whole = [c for c in shown.comparisons if not c.condition]
     missing = [name for name in found["full"] if name not in done]
     lacking = f" – {', '.join(missing)} missing" if missing else ""
     heading = draw.Heading(f"{shown.title}, {task.protocol} protocol{lacking}", shown.synthetic)
     made = [draw.bars(folder / f"{c.metric}.png", heading, c) for c in whole]
-    made.append(draw.precision_recall(folder / "precision-recall.png", heading, done))
-    made.append(draw.co_occurrence(folder / "co-occurrence.png", heading, pooled(list(done.values()))))
+    made.append(draw.precision_recall(folder / "precision-recall.png", heading, done, threshold))
+    everybody = pooled(list(done.values()))
+    made.append(draw.co_occurrence(folder / "co-occurrence.png", heading, everybody, threshold))
     logs = {name: read_rows(tests[name].run / CSV_FILE) for name in done}
-    made.append(draw.training(folder / "training.png", heading, logs))
+    made.append(draw.training(folder / "training.png", heading, logs, task.recipe.best_by))
     for kind, what in (("visible", "with half of each face black"), ("pose", "by pose")):
         some = [c for c in shown.comparisons if c.condition.startswith(kind)]
         if some:

@@ -34,8 +34,12 @@ class Task:
     """As the paper has it: without --set."""
     visible: tuple[str, ...]
     hop: int
-    partial: bool
     out: Path
+
+    @property
+    def partial(self) -> bool:
+        """Whether subjects or recordings of a dataset are missing."""
+        return not (self.trained.whole and (self.tested is None or self.tested.whole))
 
     @property
     def synthetic(self) -> bool:
@@ -55,7 +59,8 @@ class Task:
         rendered = (
             "Rendered faces in the dataset's layout, no real person. " if self.trained.synthetic else ""
         )
-        return f"{rendered}{self.study.title} ({self.variant}) by {recipe}."
+        but = f" Not as the paper has it: {self.study.deviates}." if self.study.deviates else ""
+        return f"{rendered}{self.study.title} ({self.variant}) by {recipe}.{but}"
 
     def fold_test(self, fold: Fold) -> FoldTest:
         """Where a fold is trained and tested."""

@@ -7,6 +7,7 @@ is at least so high that each AU is quiet on all but 2% of the calm frames, thos
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,6 +74,23 @@ def choose(probability: NDArray[np.floating], occurrence: NDArray[np.uint8]) -> 
         values = np.maximum(values, np.nextafter(loudest, 1))
         rule += f", at most {CALM_ALARMS:.0%} of calm frames called"
     values = np.clip(np.ceil(values * 1e4) / 1e4, LOWEST, HIGHEST)
+    return _told(values, rule, calm)
+
+
+def kept(
+    values: Sequence[float], probability: NDArray[np.floating], occurrence: NDArray[np.uint8]
+) -> Thresholds:
+    """Those of the papers, where nobody is there to choose by but those who are tested.
+
+    Args:
+        values: (A,).
+        probability: (n, A).
+        occurrence: (n, A), 0, 1 or 9 for unknown.
+    """
+    return _told(np.array(values), "the papers', not chosen", probability[calm_rows(occurrence)])
+
+
+def _told(values: NDArray[np.float64], rule: str, calm: NDArray[np.floating]) -> Thresholds:
     alarms = (calm >= values).mean(axis=0) if len(calm) else np.full(len(values), np.nan)
     return Thresholds(
         values=tuple(map(float, values)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from patterns import CROPS, shard
@@ -20,14 +21,31 @@ def prepared(
     aus: Sequence[str],
     each: int = 8,
     synthetic: bool = True,
+    compensates: bool = False,
+    rate_hz: float = 20.0,
+    levels: bool = True,
+    **report: Any,
 ) -> Path:
-    """`each` samples of every subject, a recording each."""
+    """`each` samples of every subject, a recording each.
+
+    Args:
+        folder: of the cache.
+        dataset: whose it shall be.
+        subjects: names.
+        aus: columns.
+        each: samples of a subject.
+        synthetic: whether it says that it is rendered.
+        compensates: whether neutrals were exposed like their frames.
+        rate_hz: of all recordings.
+        levels: whether intensities are known.
+        report: more of prepared.json.
+    """
     made = SampleWriter(
         folder,
         source=f"synthetic-{dataset}" if synthetic else dataset,
         aus=aus,
         crops=CROPS,
-        rate_hz=20.0,
+        rate_hz=rate_hz,
         provenance={"dataset": dataset},
     )
     for k in range(len(subjects)):
@@ -36,22 +54,25 @@ def prepared(
             "sequence": np.full(each, k * TRACKS),
             "frame": np.arange(each),
         }
-        made.write_shard(f"s{k:03d}", shard(each, len(aus), seed=k, **numbers))
+        arrays = shard(each, len(aus), seed=k, **numbers)
+        if not levels:
+            arrays["intensity"] = np.full_like(arrays["intensity"], np.nan)
+        made.write_shard(f"s{k:03d}", arrays)
     made.finish()
     recordings = [
         {"subject": s, "name": f"T1_{1 + k % 9}", "labels": each, "samples": each, "no_face": 0, "bad": 0}
         | {"unreadable": 0, "neutral": "", "file": f"s{k:03d}"}
         for k, s in enumerate(subjects)
     ]
-    report = {
+    written = {
         "schema": 1,
         "dataset": dataset,
         "synthetic": synthetic,
         "whole": True,
-        "exposure_compensation": False,
+        "exposure_compensation": compensates,
         "neutral": "none",
         "subjects": list(subjects),
         "recordings": recordings,
     }
-    (folder / PREPARED_FILE).write_text(json.dumps(report), encoding="utf-8")
+    (folder / PREPARED_FILE).write_text(json.dumps(written | report), encoding="utf-8")
     return folder

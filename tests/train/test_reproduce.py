@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ from train.__main__ import main
 from train.batches import Batch
 from train.data import disfa, disfaplus
 from train.data.cache import PreparedSet, open_cache
+from train.data.lists import KINDS
 from train.evaluate import evaluate
 from train.fit import BEST
 from train.foldtest import FoldTest
-from train.paper_tables import find
+from train.obtain import cache_of
+from train.paper_tables import find, studies
 from train.protocol import across, chosen, folds_of, plan
 from train.recipe import Recipe, read_recipe
+from train.reproduce import parse, parser
+from train.results import result, title
+from train.task import Task
 
 SMALL = (
     'engine.network="tiny"',
@@ -46,11 +52,10 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
-def reproduce(cache: Path, out: Path, *more: str) -> int:
+def words_of(cache: Path, out: Path, *more: str) -> list[str]:
     tiny.register()
     sets = [word for change in SMALL for word in ("--set", change)]
     words = [
-        "reproduce",
         "--paper",
         "cednn",
         "--dataset",
@@ -60,7 +65,11 @@ def reproduce(cache: Path, out: Path, *more: str) -> int:
         "--out",
         str(out),
     ]
-    return main([*words, *sets, *more])
+    return [*words, *sets, *more]
+
+
+def reproduce(cache: Path, out: Path, *more: str) -> int:
+    return main(["reproduce", *words_of(cache, out, *more)])
 
 
 @pytest.fixture(scope="module")
@@ -153,8 +162,11 @@ def test_the_papers_protocol_decides_on_the_tested_fold(cache: Path, tmp_path: P
         "chosen on the tested fold itself, so the figures are optimistic"
         in (tmp_path / "report.md").read_text()
     )
-    told: Any = read_bundle(tmp_path / "P3" / "bundle").spec.provenance
-    assert told["validation"]["what"].startswith("the tested fold itself")
+    spec = read_bundle(tmp_path / "P3" / "bundle").spec
+    assert set(spec.thresholds) == {0.5}
+    told: Any = spec.provenance
+    assert told["thresholds"]["rule"] == "the papers', not chosen"
+    assert told["validation"]["what"] == "the tested fold itself; epoch chosen on them"
 
 
 def test_other_settings_in_the_same_folder_are_refused(
@@ -180,27 +192,231 @@ def test_on_another_dataset_without_those_who_are_in_both(cache: Path, tmp_path:
 def test_what_cannot_be_done_is_said_in_one_line(
     cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def refused(*words: str) -> str:
-        assert main(["reproduce", *words]) == 2
-        return capsys.readouterr().err
-
-    cednn = ("--paper", "cednn", "--dataset", "disfaplus")
     assert "--folds 4: no such fold; expected among P1, P2, P3" in refused(
-        *cednn, "--cache", str(cache), "--folds", "4"
+        capsys, *CEDNN, "--cache", str(cache), "--folds", "4"
     )
     assert "not prepared yet; name the dataset's folder with --root" in refused(
-        *cednn, "--cache", str(tmp_path)
+        capsys, *CEDNN, "--cache", str(tmp_path)
     )
     assert "--variant res-l5m3: no variant of CEDNN" in refused(
-        *cednn, "--cache", str(cache), "--variant", "res-l5m3"
+        capsys, *CEDNN, "--cache", str(cache), "--variant", "res-l5m3"
     )
-    satnet = ("--paper", "satnet", "--dataset", "disfa", "--cache", str(cache))
-    assert "holds disfaplus, not disfa; name another --cache" in refused(*satnet)
+    satnet = ("--paper", "satnet", "--dataset", "disfa", "--cache", str(cache), "--set", 'initial=""')
+    assert "holds disfaplus, not disfa; name another --cache" in refused(capsys, *satnet)
     lacking = ("--set", 'engine.aus=["AU01","AU45"]')
-    assert "AU45: disfaplus does not code it" in refused(*cednn, "--cache", str(cache), *lacking)
-    assert "--test-on goes with --test-root" in refused(*cednn, "--cache", str(cache), "--test-on", "disfa")
+    assert "AU45: disfaplus does not code it" in refused(capsys, *CEDNN, "--cache", str(cache), *lacking)
+    assert "--test-on goes with --test-root" in refused(
+        capsys, *CEDNN, "--cache", str(cache), "--test-on", "disfa"
+    )
     few = prepared(tmp_path / "few", "disfaplus", disfaplus.SUBJECTS[:5], disfaplus.DISFAPLUS.aus, each=2)
-    assert "missing, so the folds would not be the published ones" in refused(*cednn, "--cache", str(few))
+    assert "missing, so the folds would not be the published ones" in refused(
+        capsys, *CEDNN, "--cache", str(few)
+    )
+
+
+HASTY = ("--folds", "P1", "--set", "phase.0.epochs=1", "--set", "phase.0.steps_per_epoch=1")
+CEDNN = ("--paper", "cednn", "--dataset", "disfaplus")
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is said instead of a report."""
+    assert main(["reproduce", *words]) == 2
+    return capsys.readouterr().err
+
+
+def asked(*words: str) -> Task:
+    """A task, with nothing trained yet."""
+    return parse(parser().parse_args(words))
+
+
+def test_results_of_other_samples_are_not_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same recipe, folder and names, but other data in the cache: rendered results would pass as real."""
+    cache, out = tmp_path / "cache", tmp_path / "out"
+    people, aus = disfaplus.SUBJECTS, disfaplus.DISFAPLUS.aus
+    prepared(cache, "disfaplus", people, aus, each=4)
+    assert reproduce(cache, out, *HASTY) == 0
+
+    def first() -> FoldTest:
+        task = asked(*words_of(cache, out, *HASTY))
+        return task.fold_test(task.every[0])
+
+    assert first().known("full") is not None
+    shutil.rmtree(cache)
+    prepared(cache, "disfaplus", people, aus, each=5, synthetic=False)
+    assert first().known("full") is None
+    assert reproduce(cache, out, *HASTY) == 2
+    assert "P1/run: trained on other samples than" in capsys.readouterr().err
+
+
+def test_a_test_that_was_killed_is_done_again(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FoldTest, "_tell", killed)
+        assert reproduce(cache, tmp_path, *HASTY) == 130
+    assert reproduce(cache, tmp_path, *HASTY) == 0
+    told: Any = read_bundle(tmp_path / "P1" / "bundle").spec.provenance
+    assert told["test"]["frames"] == 24
+
+
+def test_a_root_that_the_cache_is_not_of_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of, aus = tmp_path / "DISFA+", disfaplus.DISFAPLUS.aus
+    cache = prepared(tmp_path / "cache", "disfaplus", disfaplus.SUBJECTS, aus, each=2, root=str(of))
+    words = (*CEDNN, "--cache", str(cache), "--root")
+    assert f"was prepared from {of}, not from {tmp_path}" in refused(capsys, *words, str(tmp_path))
+    assert asked(*words, str(of)).trained.folder == cache
+
+
+def test_a_cache_of_another_exposure_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """CEDNN alone has neutrals as they were taken."""
+    aus = disfaplus.DISFAPLUS.aus
+    cache = prepared(tmp_path / "c", "disfaplus", disfaplus.SUBJECTS, aus, each=2, compensates=True)
+    assert "not prepared without exposure compensation" in refused(capsys, *CEDNN, "--cache", str(cache))
+    cache = prepared(tmp_path / "d", "disfa", disfa.SUBJECTS, disfa.DISFA.aus, each=1)
+    satnet = ("--paper", "satnet", "--dataset", "disfa", "--set", 'initial=""', "--cache", str(cache))
+    assert "not prepared with exposure compensation" in refused(capsys, *satnet)
+
+
+@pytest.mark.parametrize("name", sorted(studies()))
+def test_papers_that_read_different_crops_have_different_caches(name: str) -> None:
+    """And `fit RECIPE` reads what `reproduce` prepares."""
+    with torch.device("meta"):
+        recipe = read_recipe(name)
+    folder = cache_of(studies()[name].dataset, recipe, compensates=not name.startswith("cednn"))
+    assert recipe.data.folders == (str(folder),)
+    assert all(crop in folder.name for crop in (recipe.engine.crop, recipe.augment.crop))
+
+
+def test_starting_weights_that_are_missing_are_missed_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Before the dataset, which would be prepared for hours."""
+    for paper, initial in (
+        ("satnet", "published:/none/resnet18.safetensors"),
+        ("arl", "/none/best.safetensors"),
+    ):
+        words = ("--paper", paper, "--dataset", "disfa", "--root", "/none", "--set", f'initial="{initial}"')
+        file = initial.removeprefix("published:")
+        assert f"initial: {file}: no such file; the head of train/recipes/{paper}-disfa.toml" in refused(
+            capsys, *words
+        )
+
+
+def test_another_dataset_is_looked_at_before_training(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    on = (*CEDNN, "--cache", str(cache), "--test-root", "/none", "--test-on")
+    assert "bp5d: no such dataset; expected one of bp4d, " in refused(capsys, *on, "bp5d")
+    lists = prepared(tmp_path / "l", "jaanet-disfa", ["SN001", "SN002"], KINDS["disfa"].aus, each=1)
+    task = asked(*CEDNN, "--cache", str(cache), "--test-on", "jaanet-disfa", "--test-cache", str(lists))
+    assert title(task) == "CEDNN (res-l18m1-att3-se1) on DISFA+, tested on DISFA by JAA-Net's lists"
+    assert task.every[0].test == ("SN002",), "SN001 is in DISFA+, too"
+    disfas = prepared(tmp_path / "d", "disfa", disfa.SUBJECTS, disfa.DISFA.aus, each=1, compensates=True)
+    made = ("bp4d", ["F001", "F002"], ("AU01", "AU12"))
+    bp4d = prepared(tmp_path / "b", *made, each=1, compensates=True, rate_hz=25.0)
+    satnet = ("--paper", "satnet", "--dataset", "disfa", "--set", 'initial=""', "--cache", str(disfas))
+    satnet += ("--test-on", "bp4d", "--test-cache", str(bp4d))
+    assert "bp4d: of 25.0 frames/s, the engine's windows are of 20.0" in refused(capsys, *satnet)
+    flat = ("--variant", "sanet")
+    assert asked(*satnet, *flat).every[0].test == ("F001", "F002"), "frames have no rate"
+    assert "goes with a dataset's own folds" in refused(capsys, *satnet, *flat, "--protocol", "paper")
+
+
+TINY = (
+    'engine.network="tiny"',
+    "engine.variant={}",
+    'engine.crop="five_point_224"',
+    "engine.level_map=true",
+    'augment.crop=""',
+    'initial=""',
+    "initial_aus={}",
+    "phase.0.epochs=1",
+    "phase.0.steps_per_epoch=2",
+    "phase.0.batch_size=4",
+    "threads=1",
+)
+
+
+def tiny_words(paper: str, cache: Path) -> tuple[str, ...]:
+    tiny.register()
+    sets = [word for change in TINY for word in ("--set", change)]
+    return ("--paper", paper, "--dataset", "disfa", "--cache", str(cache), *sets)
+
+
+def test_lists_of_a_dataset_are_taken_for_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where they code the AUs; they know no intensities."""
+    made = ("jaanet-disfa", disfa.SUBJECTS, KINDS["disfa"].aus)
+    lists = prepared(tmp_path / "lists", *made, each=1, compensates=True, levels=False)
+    task = asked(*tiny_words("arl", lists))
+    assert title(task) == "ARL (arl) on DISFA by JAA-Net's lists, RECIPE CHANGED"
+    assert [fold.name for fold in task.every] == ["P1", "P2", "P3"]
+    assert "AU05, AU15, AU17, AU20: jaanet-disfa does not code it" in refused(
+        capsys, *tiny_words("iarl", lists)
+    )
+    own = prepared(
+        tmp_path / "own", "disfa", disfa.SUBJECTS, disfa.DISFA.aus, each=1, compensates=True, levels=False
+    )
+    assert "disfa knows no intensities, which iARL estimates" in refused(capsys, *tiny_words("iarl", own))
+
+
+def test_the_bundle_of_intensities_is_tested_as_its_table(tmp_path: Path) -> None:
+    cache = prepared(tmp_path / "c", "disfa", disfa.SUBJECTS, disfa.DISFA.aus, each=2, compensates=True)
+    words = ("reproduce", *tiny_words("iarl", cache), "--folds", "1", "--out", str(tmp_path / "out"))
+    assert main(list(words)) == 0
+    told: Any = read_bundle(tmp_path / "out" / "P1" / "bundle").spec.provenance
+    assert "Not as the paper has it: the loss is without the energy of the CRF, which Eq. 13" in told["note"]
+    assert told["test"]["threshold"] == 0.4, "intensity 2 of 5"
+    tables = json.loads((tmp_path / "out" / "report.json").read_text())["tables"]
+    for table in tables[:2]:
+        column = [score[table["metric"]] for score in told["test"]["aus"].values()]
+        assert column == table["folds"]["P1"], table["metric"]
+    kept_test = kept.Tested.load(tmp_path / "out" / "P1" / "tested-full.safetensors")
+    assert kept_test is not None
+    for a, au in enumerate(kept_test.aus):
+        shown = kept_test.occurrence[:, a] == 1
+        called = kept_test.probability[:, a] >= 0.4
+        found = told["test"]["aus"][au]["f1"]
+        assert found == (
+            pytest.approx(2 * (shown & called).sum() / (shown.sum() + called.sum()), abs=1e-4)
+            if shown.any()
+            else None
+        )
+
+
+def test_the_report_says_what_became_of_the_data(cache: Path, tmp_path: Path) -> None:
+    people = ["SN001", "SN002", "SN005"]
+    recordings = [
+        {"subject": s, "name": "left", "labels": 12, "samples": 8, "no_face": 2, "bad": 1, "unreadable": 1}
+        | {"neutral": "", "file": f"s{k:03d}"}
+        for k, s in enumerate(people)
+    ]
+    problems = [{"fatal": False, "text": f"odd thing {k}"} for k in range(6)]
+    told = {"recordings": recordings, "problems": problems, "whole": False}
+    other = prepared(tmp_path / "disfa", "disfa", people, disfa.DISFA.aus, synthetic=False, **told)
+    words = (*CEDNN, "--cache", str(cache), "--test-on", "disfa", "--test-cache", str(other), "--partial")
+    task = asked(*words, "--hop", "3")
+    assert task.partial, "of those who are tested somebody is missing"
+    shown = result(task, {"full": {"all": None}})
+    assert shown.synthetic
+    assert shown.facts["Tested on"] == (
+        "DISFA, 3 of 27 subjects, 36 labelled frames (published: 130,814): 24 samples, 6 without a face, "
+        "3 bad, 3 unreadable"
+    )
+    assert shown.facts["Tested on, neutral faces"] == "none; exposure as it was taken"
+    assert shown.facts["Tested on, odd"].startswith("odd thing 0; odd thing 1; ")
+    assert shown.facts["Tested on, odd"].endswith("; … and 2 more")
+    assert shown.facts["Hop"].startswith("3 frames")
+    assert sum("these are not the published folds" in note for note in shown.notes) == 2
+
+
+def test_a_start_from_rendered_faces_is_told(out: Path, cache: Path) -> None:
+    begin = out / "P1" / "run" / BEST
+    task = asked(*CEDNN, "--cache", str(cache), "--set", f'initial="{begin}"')
+    shown = result(task, {"full": dict.fromkeys(("P1", "P2", "P3"))})
+    assert shown.facts["Begins with"] == f"{begin}, trained on synthetic-disfaplus"
 
 
 def opened(tmp_path: Path, dataset: str, subjects: list[str]) -> PreparedSet:
@@ -248,8 +464,27 @@ def test_people_of_two_datasets(tmp_path: Path) -> None:
     assert more.test == ("F001", "F050"), "BP4D+ has other people under the same names"
     poses = across(bp4d, opened(tmp_path, "fera2017", ["TR_F001", "VA_F009"]))
     assert poses.test == ("VA_F009",), "FERA 2017 is made of BP4D"
-    with pytest.raises(UsageError, match="all of its subjects are in bp4d too"):
+    with pytest.raises(UsageError, match="all of its subjects are or may be in bp4d too"):
         across(bp4d, opened(tmp_path, "fera2015", ["F001", "M001"]))
+
+
+def test_fera_2017_is_bp4d_and_some_of_bp4dplus(tmp_path: Path) -> None:
+    """VA_F001 is another person than BP4D's F001; which of BP4D+'s she is, nobody published."""
+    fera = opened(tmp_path, "fera2017", ["TR_F001", "VA_F001", "VA_F030"])
+    bp4d, more = opened(tmp_path, "bp4d", ["F001", "F050"]), opened(tmp_path, "bp4dplus", ["F001"])
+    assert across(bp4d, fera).test == ("VA_F001", "VA_F030")
+    assert across(fera, bp4d).test == ("F050",)
+    assert across(more, fera).test == ("TR_F001",)
+    with pytest.raises(UsageError, match=r"are or may be in fera2017 too"):
+        across(fera, more)
+
+
+def test_lists_are_of_the_datasets_people(tmp_path: Path) -> None:
+    bp4d = opened(tmp_path, "bp4d", ["F001", "M001"])
+    with pytest.raises(UsageError, match="are or may be in bp4d too"):
+        across(bp4d, opened(tmp_path, "jaanet-bp4d", ["F001", "M001"]))
+    some = opened(tmp_path, "jaanet-disfa", ["SN001", "SN003"])
+    assert [fold.name for fold in folds_of(some, partial=True)] == ["P1", "P3"]
 
 
 @pytest.mark.parametrize(

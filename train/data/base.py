@@ -182,6 +182,8 @@ class Dataset:
     """What a folder would need to have this layout, besides what it has; [] where it has it."""
     read: Callable[[Path], Iterator[Subject]]
     """Subjects in order of their names, one at a time."""
+    recordings: int | None = None
+    """Tasks, trials or sequences as published."""
 
     def columns(self, aus: Sequence[str]) -> list[int]:
         """Where some AUs stand among the label columns.

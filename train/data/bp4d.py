@@ -256,5 +256,5 @@ def read_occurrence(path: Path) -> dict[str, Column]:
     return columns
 
 
-BP4D = Dataset("bp4d", "BP4D", AUS, SUBJECTS, 41, 146_847, REST_RULE, lacks, read)
+BP4D = Dataset("bp4d", "BP4D", AUS, SUBJECTS, 41, 146_847, REST_RULE, lacks, read, 328)
 BP4DPLUS = Dataset("bp4dplus", "BP4D+", AUS, PLUS_SUBJECTS, 140, 197_875, REST_RULE, lacks_plus, read_plus)

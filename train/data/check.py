@@ -117,7 +117,11 @@ class Report:
             "dataset": self.dataset.name,
             "whole": not self.fatal,
             "neutral": self.dataset.neutral_rule,
-            "published": {"subjects": self.dataset.subject_count, "labels": self.dataset.frames},
+            "published": {
+                "subjects": self.dataset.subject_count,
+                "recordings": self.dataset.recordings,
+                "labels": self.dataset.frames,
+            },
             "subjects": [subject.plain() for subject in self.subjects],
             "aus": self.aus(),
             "parts": self.parts(),
@@ -127,11 +131,12 @@ class Report:
     def text(self) -> str:
         """As a person reads it."""
         published = f" (published: {self.dataset.frames:,})" if self.dataset.frames else ""
+        of = f" of {self.dataset.recordings:,}" if self.dataset.recordings else ""
         without = self.total("without_neutral")
         rows = [
             f"{self.root}: {self.dataset.title}",
             f"subjects    {len(self.subjects)} of {self.dataset.subject_count}",
-            f"recordings  {self.total('recordings'):,}, {without:,} of them without a neutral frame",
+            f"recordings  {self.total('recordings'):,}{of}, {without:,} of them without a neutral frame",
             f"frames      {self.total('media_frames'):,}, {self.total('labels'):,} labels{published}",
             f"bad frames  {self.total('bad'):,} of those labelled (JAA-Net leaves them out)",
             f"neutral     {self.dataset.neutral_rule}",
@@ -206,6 +211,10 @@ def _check_subjects(report: Report) -> None:
     if not dataset.subjects and len(there) != dataset.subject_count:
         text = f"{len(there)} subjects, {dataset.title} has {dataset.subject_count}"
         report.problems.append(Problem(text, len(there) < dataset.subject_count and not rendered))
+    recordings = report.total("recordings")
+    if dataset.recordings is not None and recordings != dataset.recordings:
+        text = f"{recordings} recordings, {dataset.title} has {dataset.recordings}"
+        report.problems.append(Problem(text, recordings < dataset.recordings and not rendered))
     if not any(subject.levels.any() for subject in report.subjects):
         report.problems.append(Problem("no intensity of any AU in it; taken as unknown", False))
     labels = report.total("labels")

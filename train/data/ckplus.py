@@ -85,7 +85,8 @@ def _labels(folder: Path, subject: str, name: str) -> Labels:
     number = np.array([int(re.findall(r"\d+", files[0].name)[2])], np.int64)
     occurrence = np.zeros((1, len(AUS)), np.uint8)
     intensity = np.zeros((1, len(AUS)), np.float32)
-    for row, line in enumerate(lines(files[0]), start=1):
+    rows = lines(files[0])
+    for row, line in enumerate(rows, start=1):
         parts = [whole(part) for part in line.split()]
         if not parts:
             continue
@@ -97,7 +98,9 @@ def _labels(folder: Path, subject: str, name: str) -> Labels:
         if au in AUS:
             occurrence[0, AUS.index(au)] = 1
             intensity[0, AUS.index(au)] = parts[1] or np.nan
+    if not any(line.strip() for line in rows):
+        raise SourceError(f"{files[0]}: empty; copy it again")
     return Labels(AUS, number, number, occurrence, intensity, np.zeros(1, bool))
 
 
-CKPLUS = Dataset("ckplus", "CK+", AUS, (), 123, 593, "first frame of the sequence", lacks, read)
+CKPLUS = Dataset("ckplus", "CK+", AUS, (), 123, 593, "first frame of the sequence", lacks, read, 593)

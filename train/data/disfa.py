@@ -34,6 +34,8 @@ AUS = au_names((1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26))
 RATE_HZ = 20.0
 PRESENT_FROM = 2
 """Intensity from which an AU counts as present, as all papers on DISFA have it."""
+MOST = 0.95
+"""Share of a video's frames that have to be labelled; where they are fewer, the label files are cut off."""
 VIDEOS = "videos?_?left_?camera"
 SUBJECTS = tuple(f"SN{n:03d}" for n in (*range(1, 14), 16, 17, 18, 21, *range(23, 33)))
 
@@ -91,7 +93,11 @@ def _recording(name: str, folder: Path | None, files: list[Path]) -> Recording:
     if isinstance(media, Video) and media.rate_hz is not None and abs(media.rate_hz - RATE_HZ) > 0.5:
         problems.odd(f"video of {media.rate_hz:g} frames/s, expected {RATE_HZ:g}; {RATE_HZ:g} is assumed")
     if isinstance(media, Video) and 0 < len(labels) < media.count:
-        problems.odd(f"{media.count} frames, {len(labels)} of them labelled; the others are left out")
+        text = f"{media.count} frames, {len(labels)} of them labelled"
+        if len(labels) < MOST * media.count:
+            problems.fatal(f"{text}; copy the labels again")
+        else:
+            problems.odd(f"{text}; the others are left out")
     return finish(name, "left", media, labels, RATE_HZ, problems)
 
 

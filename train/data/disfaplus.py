@@ -82,4 +82,6 @@ def _labels(folder: Path, problems: Problems) -> Labels:
     return from_intensities(columns, 0, problems)
 
 
-DISFAPLUS = Dataset("disfaplus", "DISFA+", AUS, SUBJECTS, 9, None, "first frame of the trial", lacks, read)
+DISFAPLUS = Dataset(
+    "disfaplus", "DISFA+", AUS, SUBJECTS, 9, None, "first frame of the trial", lacks, read, 378
+)

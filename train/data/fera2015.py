@@ -19,4 +19,6 @@ def read(root: Path) -> Iterator[Subject]:
     return bp4d.read_kind(root, KIND)
 
 
-FERA2015 = Dataset("fera2015", "FERA 2015", AUS, bp4d.SUBJECTS, 41, 146_847, bp4d.REST_RULE, bp4d.lacks, read)
+FERA2015 = Dataset(
+    "fera2015", "FERA 2015", AUS, bp4d.SUBJECTS, 41, 146_847, bp4d.REST_RULE, bp4d.lacks, read, 328
+)

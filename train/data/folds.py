@@ -143,6 +143,7 @@ def present_folds(dataset: str, subjects: Sequence[str], seed: int = 0) -> tuple
     Raises:
         UsageError: somebody is in no published part, or fewer than two parts have anybody.
     """
+    dataset = dataset.rpartition("-")[2]
     if dataset not in PUBLISHED:
         return folds(dataset, subjects, seed)
     there = set(subjects)

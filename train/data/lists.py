@@ -93,6 +93,7 @@ class Importer:
             title=f"{kind.prefix} by {self.title}'s lists",
             aus=kind.aus,
             frames=self.frames.get(kind_name),
+            recordings=None,
             neutral_rule=REST_RULE,
             lacks=partial(self._lacks, kind),
             read=partial(self._read, kind, images),

@@ -109,12 +109,13 @@ class Video:
         return range(self.count)
 
     def frames(self, wanted: Collection[int] | None = None) -> Iterator[NumberedFrame]:
+        if wanted is not None and not wanted:
+            return
         source, ledger = VideoSource(str(self.path), self.path.stem), Ledger(self.path.stem)
-        last = max(wanted, default=-1) if wanted is not None else self.count
         try:
-            for frame in source.frames(ledger):
-                if frame.stamp.seq > last:
-                    return
+            for frame in source.frames(
+                ledger
+            ):  # to its end: where a frame is lost, those behind it are misnumbered
                 if wanted is None or frame.stamp.seq in wanted:
                     yield frame.stamp.seq, frame.image_bgr
         finally:

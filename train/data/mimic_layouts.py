@@ -116,7 +116,7 @@ def _frames(seconds: float, rate_hz: float) -> int:
 
 
 def disfa_person(root: Path, subject: str, record: Record, seconds: float) -> None:
-    """One video, 12 files of intensities, and one landmark file more than there are frames."""
+    """One video and 12 files of intensities; no landmark files, as no loader reads them."""
     shown = record(_frames(seconds, disfa.RATE_HZ), disfa.RATE_HZ)
     _video(
         root / "Videos_LeftCamera" / f"LeftVideo{subject}_comp.avi",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import SourceError, UsageError
-from train.data.base import Dataset, Recording
+from train.data.base import Dataset, Labels, Recording
 from train.data.cache import SCHEMA
 from train.data.check import Report, read_checked
 from train.data.layouts import recognise
@@ -63,6 +63,7 @@ class Plan:
                 len(job.recording.labels),
                 len(job.recording.media.numbers),
                 str(job.recording.neutral),
+                _digest(job.recording.labels),
             ]
             for job in self.jobs
         ]
@@ -134,6 +135,11 @@ def plan(order: Order) -> Plan:
     return Plan(
         order, dataset, report, tuple(subject.name for subject in subjects), tuple(jobs), tuple(left_out)
     )
+
+
+def _digest(labels: Labels) -> str:
+    arrays = (labels.number, labels.frame, labels.occurrence, labels.intensity, labels.bad)
+    return hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()[:16]
 
 
 def _file(number: int, recording: Recording) -> str:

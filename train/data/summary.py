@@ -52,6 +52,7 @@ def summary(plan: Plan, jobs: Sequence[Job], left_out: Sequence[str]) -> dict[st
         "schema": SCHEMA,
         "dataset": plan.dataset.name,
         "title": plan.dataset.title,
+        "root": str(plan.order.root.resolve()),
         "synthetic": plan.synthetic,
         "whole": not fatal and not left_out,
         "exposure_compensation": options.exposure_compensation,

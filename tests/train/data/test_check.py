@@ -13,6 +13,7 @@ from train.data import bp4d, disfa, disfaplus
 from train.data.check import check, main
 from train.data.command import main as command
 from train.data.layouts import DATASETS, recognise
+from train.data.rendered import MARK
 
 
 def levels(seed: int, count: int = 6) -> dict[int, list[int]]:
@@ -28,7 +29,8 @@ def whole_disfa(root: Path) -> None:
 
 def whole_disfaplus(root: Path) -> None:
     for k, subject in enumerate(disfaplus.SUBJECTS):
-        made_up.disfaplus(root, subject, "A1_AU1_TrailNo_1", levels(k, 3))
+        for trial in range(42):
+            made_up.disfaplus(root, subject, f"A{trial}_AU1_TrailNo_1", levels(k, 1))
 
 
 def whole_bp4d(root: Path) -> None:
@@ -45,8 +47,8 @@ def whole_bp4dplus(root: Path) -> None:
 
 
 def whole_ckplus(root: Path) -> None:
-    for k in range(123):
-        made_up.ckplus(root, f"S{k:03d}", "001", 2, {1: 2, 12: 0})
+    for k in range(593):
+        made_up.ckplus(root, f"S{k % 123:03d}", f"{1 + k // 123:03d}", 2, {1: 2, 12: 0})
 
 
 def whole_fera2017(root: Path) -> None:
@@ -135,6 +137,18 @@ def test_a_half_copy_is_reported_and_refused(tmp_path: Path, capsys: pytest.Capt
     report = json.loads(file.read_text())
     assert not report["whole"]
     assert report["parts"] == {}
+
+
+@pytest.mark.parametrize("rendered", [False, True])
+def test_trials_that_are_not_there_are_missed(tmp_path: Path, rendered: bool) -> None:
+    for subject in disfaplus.SUBJECTS:
+        made_up.disfaplus(tmp_path, subject, "A1_AU1_TrailNo_1", levels(0, 3))
+    if rendered:
+        made_up.put(tmp_path / "README.txt", f"{MARK}\n")
+    report = check(tmp_path)
+    assert report.fatal == ([] if rendered else ["9 recordings, DISFA+ has 378"])
+    assert "9 recordings, DISFA+ has 378" in [problem.text for problem in report.problems]
+    assert "recordings  9 of 378, " in report.text()
 
 
 def test_a_wrong_root_says_what_each_layout_lacks(tmp_path: Path) -> None:

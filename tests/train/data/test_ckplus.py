@@ -21,7 +21,8 @@ def only(root: Path) -> Recording:
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.integers(2, 9), st.dictionaries(st.sampled_from([1, 2, 5, 12, 16, 25, 27, 54, 64]), st.integers(0, 5))
+    st.integers(2, 9),
+    st.dictionaries(st.sampled_from([1, 2, 5, 12, 16, 25, 27, 54, 64]), st.integers(0, 5), min_size=1),
 )
 def test_what_was_written_is_read(
     tmp_path_factory: pytest.TempPathFactory, count: int, coded: dict[int, int]
@@ -56,6 +57,7 @@ def test_sequences_of_several_people(tmp_path: Path) -> None:
         ("codes", r"expected one file S005_001_…_facs\.txt, found 0"),
         ("folder of codes", "S005/001: no FACS folder"),
         ("pictures", "S005/001: labelled, but there are no pictures"),
+        ("text of codes", r"S005_001_00000004_facs\.txt: empty; copy it again"),
         ("damaged codes", r"line 1: expected an AU and its intensity 0–5, got 'twelve'"),
     ],
 )
@@ -67,6 +69,8 @@ def test_half_copies_are_refused(tmp_path: Path, gone: str, message: str) -> Non
     elif gone == "pictures":
         for path in images.glob("*.png"):
             path.unlink()
+    elif gone == "text of codes":
+        made_up.put(codes / "S005_001_00000004_facs.txt", "\n")
     elif gone == "damaged codes":
         made_up.put(codes / "S005_001_00000004_facs.txt", "twelve\n")
     else:

@@ -97,6 +97,15 @@ def test_bad_frames_are_as_many_as_jaa_net_leaves_out() -> None:
     assert lost == {"P1": 43_604 - 43_173, "P2": 43_605 - 40_344, "P3": 43_605 - 42_627}
 
 
+@pytest.mark.parametrize(("labelled", "fatal"), [(19, False), (18, True)])
+def test_labels_that_are_cut_off_are_refused(tmp_path: Path, labelled: int, fatal: bool) -> None:
+    """A frame or so less than the video is DISFA's own; more is half a copy."""
+    made_up.disfa(tmp_path, "SN001", columns(np.zeros((labelled, 12), int)), 20)
+    (problem,) = only(tmp_path).problems
+    assert problem.text.startswith(f"SN001: 20 frames, {labelled} of them labelled; ")
+    assert problem.fatal == fatal
+
+
 def test_labels_longer_than_the_video_are_refused(tmp_path: Path) -> None:
     made_up.disfa(tmp_path, "SN001", columns(np.zeros((9, 12), int)), 6)
     with pytest.raises(SourceError, match=r"labels for 9 frames, 3 of them not among the 6 .*label 7\)"):

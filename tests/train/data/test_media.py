@@ -30,6 +30,16 @@ def test_a_video_that_ends_early_is_refused_when_it_does(tmp_path: Path) -> None
         list(media.frames())
 
 
+def test_a_video_that_lost_frames_is_refused_whatever_is_wanted_of_it(tmp_path: Path) -> None:
+    """Behind a lost frame all others have another's number; where it was lost, nothing says."""
+    made_up.video(tmp_path / "a.avi", 9, 20)
+    media = Video(tmp_path / "a.avi", 10, 20.0)
+    frames = media.frames(range(4))
+    assert [next(frames)[0] for _ in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(SourceError, match="only 9 of 10 frames can be decoded"):
+        next(frames)
+
+
 def test_a_damaged_picture_is_named(tmp_path: Path) -> None:
     made_up.pictures(tmp_path, range(3), lambda k: f"{k}.jpg")
     made_up.put(tmp_path / "1.jpg", b"no picture")

@@ -10,10 +10,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import cv2
+import made_up
 import numpy as np
 import psutil
 import pytest
@@ -31,7 +34,7 @@ from train.data.base import Place
 from train.data.cache import BAD, NO_FACE, SAMPLE, PreparedSet, open_cache
 from train.data.layouts import DATASETS
 from train.data.media import video
-from train.data.plan import Order
+from train.data.plan import Order, plan
 from train.data.prepare import main, prepare
 from train.data.streamed import Options, find_neutral
 from train.pool import Pool
@@ -59,13 +62,25 @@ def trials(rendered: Callable[[str], Path], tmp_path_factory: pytest.TempPathFac
     return prepared(rendered("disfaplus"), tmp_path_factory.mktemp("trials"))
 
 
-def streamed(path: Path, neutral: Path, compensate: bool, frames: int | None = None) -> list[FaceCrop]:
+def cut(clip: Path, path: Path, count: int) -> None:
+    """The first frames of a video, without loss."""
+    path.parent.mkdir(parents=True)
+    with av.open(str(clip)) as source, av.open(str(path), "w") as made:
+        stream = made.add_stream("ffv1", rate=24)
+        shown = source.streams.video[0]
+        stream.width, stream.height, stream.pix_fmt = shown.width, shown.height, "yuv420p"
+        for k, frame in zip(range(count), source.decode(shown), strict=False):
+            frame.pts, frame.time_base = k, Fraction(1, 24)
+            made.mux(stream.encode(frame))
+        made.mux(stream.encode(None))
+
+
+def streamed(path: Path, neutral: Path, compensate: bool) -> list[FaceCrop]:
     """The face of every frame, as `run_stream.py --neutral PHOTO` sees them."""
     config = RunConfig.from_mapping(
         {
             "source": [str(path)],
             "neutral": str(neutral),
-            "frames": frames,
             "exposure_compensation": compensate,
         },
         "test",
@@ -112,9 +127,9 @@ def test_a_video_gives_the_same_bytes_prepared_and_streamed(
 
 
 def test_real_footage_gives_the_same_bytes_prepared_and_streamed(tmp_path: Path, real_clip: Path) -> None:
-    videos, count = tmp_path / "root" / "Videos_LeftCamera", 24
-    videos.mkdir(parents=True)
-    (videos / "LeftVideoSN001_comp.mp4").symlink_to(real_clip)
+    count = 24
+    clip = tmp_path / "root" / "Videos_LeftCamera" / "LeftVideoSN001_comp.avi"
+    cut(real_clip, clip, count)
     codes = tmp_path / "root" / "ActionUnit_Labels" / "SN001"
     codes.mkdir(parents=True)
     for au in disfa.AUS:
@@ -122,9 +137,23 @@ def test_real_footage_gives_the_same_bytes_prepared_and_streamed(tmp_path: Path,
     cache = prepared(tmp_path / "root", tmp_path / "cache", partial=True)  # 26 subjects are missing
     assert not cache.whole
     frame = int(cache.recordings[0].neutral.split()[1])
-    ((_, picture),) = video(real_clip).frames([frame])
+    ((_, picture),) = video(clip).frames([frame])
     cv2.imwrite(str(tmp_path / "neutral.png"), picture)
-    same_as_streamed(cache, streamed(real_clip, tmp_path / "neutral.png", True, count))
+    same_as_streamed(cache, streamed(clip, tmp_path / "neutral.png", True))
+
+
+def test_labels_are_part_of_what_was_prepared(tmp_path: Path) -> None:
+    """Another edition of the labels has as many; prepared halves of both must not become one."""
+    root, identities = tmp_path / "root", set()
+    for level in (1, 5):
+        levels = np.zeros((12, 12), int)
+        levels[8:, 6] = level
+        columns = {au: levels[:, a].tolist() for a, au in enumerate(made_up.DISFA_AUS)}
+        made_up.disfa(root, "SN001", columns, 12)
+        identities.add(plan(order(root, tmp_path / "out", partial=True)).identity)
+        assert plan(order(root, tmp_path / "out", partial=True)).identity in identities
+        shutil.rmtree(root)
+    assert len(identities) == 2
 
 
 def test_labels_names_and_places_are_the_loaders(
@@ -143,6 +172,7 @@ def test_labels_names_and_places_are_the_loaders(
         assert np.array_equal(trials.rows_of([recording.subject]), rows)  # one trial a subject here
         assert trials.recordings[number].neutral == f"{recording.name} 0"
         assert (trials.frames(number).status == SAMPLE).all()
+    assert trials.report["root"] == str(rendered("disfaplus").resolve())
     assert trials.synthetic
     assert trials.whole  # those rendered are all there
     assert not trials.samples.level_map(rows[:1]).any()  # the neutral frame beside itself
