@@ -532,7 +532,7 @@ def _listed(stream: StreamSnapshot) -> dict[str, Any]:
 
 def _why(death: StageProcess | None, wish: str | None) -> str:
     """Why the streams end that had no end of their own."""
-    return f"the {death.name} stage failed" if death is not None else str(wish)
+    return f"the {death.name} stage failed" if death is not None else wish or "the run ended"
 
 
 def _complains(stage: StageProcess) -> bool:
