@@ -15,6 +15,8 @@ from train.tested import Tested
 Columns = NDArray[np.float64]
 THRESHOLD = 0.5
 """Of every paper's F1 and accuracy."""
+EVERY_FRAME = -1.0
+"""The threshold that calls an AU always."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,9 @@ class Comparison:
     """Of the frames of all folds together; None while one is missing."""
     tuned: Columns | None
     """The mean of folds at thresholds from validation; None where there are none, or a fold is missing."""
+    always: Columns | None
+    """F1 of calling the AU on every frame, which an engine has to exceed; None for other metrics, or where a
+    fold is missing."""
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -68,6 +73,9 @@ def compare(
     tuned = None
     if whole and metric in PERCENT and all(tested.thresholds is not None for tested in there):
         tuned = mean_of([score(metric, t, np.array(t.thresholds), rounded) for t in there])
+    always = None
+    if whole and metric == "f1":
+        always = mean_of([score(metric, t, EVERY_FRAME, rounded) for t in there])
     return Comparison(
         metric=metric,
         condition=condition,
@@ -77,6 +85,7 @@ def compare(
         mean=mean_of([column for column in scored.values() if column is not None]) if whole else None,
         pooled=score(metric, pooled(there), THRESHOLD, rounded) if whole else None,
         tuned=tuned,
+        always=always,
     )
 
 

@@ -39,9 +39,10 @@ def rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     c, metric = comparison, comparison.metric
     printed = c.printed
     header = ["AU", f"paper (Table {printed.table})" if printed else "paper", *c.folds]
-    header += ["mean of folds", "pooled"] + ["at validation's thresholds"] * (c.tuned is not None)
-    columns: list[Columns | None] = [*c.folds.values(), c.mean, c.pooled]
-    columns += [c.tuned] if c.tuned is not None else []
+    more = {"at validation's thresholds": c.tuned, "if always called": c.always}
+    more = {name: column for name, column in more.items() if column is not None}
+    header += ["mean of folds", "pooled", *more]
+    columns: list[Columns | None] = [*c.folds.values(), c.mean, c.pooled, *more.values()]
     body = [
         [
             au,
@@ -140,6 +141,7 @@ def _plain(c: Comparison) -> dict[str, Any]:
         "pooled": _numbers(c.pooled),
         "mean_of_pooled": _number(average(c.pooled)),
         "at_validation_thresholds": _numbers(c.tuned),
+        "if_always_called": _numbers(c.always),
     }
 
 

@@ -66,6 +66,14 @@ def test_means_are_the_authors() -> None:
     np.testing.assert_allclose([c.folds[name] for name in FOLDS], by_fold, rtol=1e-9)
     np.testing.assert_allclose(c.mean, np.mean(by_fold, axis=0), rtol=1e-9)
     assert mean_of_folds(c) == pytest.approx(np.mean(by_fold))
+    rates = [
+        [(f.occurrence[:, a] == 1).sum() / (f.occurrence[:, a] != 9).sum() for a in range(3)]
+        for f in FOLDS.values()
+    ]
+    np.testing.assert_allclose(
+        c.always, np.mean([200 * np.array(r) / (1 + np.array(r)) for r in rates], axis=0)
+    )
+    assert compare("accuracy", "", AUS, None, FOLDS, rounded=False).always is None
     everything = pooled(list(FOLDS.values()))
     assert len(everything) == 125
     known = everything.occurrence[:, 1] != 9
