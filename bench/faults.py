@@ -42,7 +42,9 @@ FIRST_RESULT_SECONDS = 3.0
 """From the first key frame of a new connection to its first result."""
 MOST_GROWTH = {"processes": 0, "descriptors": 8, "shared_files": 4, "memory_mb": 100.0}
 """Over one fault. Memory still settles when a run is young; a restarted stage opens its sockets anew."""
-_SAYS = re.compile(r": (lost|stalled|failed|changed)\b|^the \w+ stage (?!is at work)|^run_stream\.py: ")
+_SAYS = re.compile(
+    r": (lost|stalled|failed|changed|damaged)\b|^the \w+ stage (?!is at work)|^run_stream\.py: "
+)
 
 
 def main(argv: list[str]) -> int:

@@ -404,9 +404,7 @@ class _Loop:
             self._obey()
             while self._out.room() and self._frames.room and (lane := next_turn(self._lanes)) is not None:
                 self._hand_over(lane)
-            for lane in self._lanes:
-                self._see_to(lane)
-            self._lanes = [lane for lane in self._lanes if not lane.over]
+            self._lanes = [lane for lane in self._lanes if not self._see_to(lane)]
             self._tell_and_wait()
         self._out.finish()
         if self._feeds.refused is not None:
@@ -460,15 +458,19 @@ class _Loop:
         ring.pass_on(image, "face")
         self._out.send(packet)
 
-    def _see_to(self, lane: Lane) -> None:
-        """Let a stream's thread know how far the face stage is; end what is over."""
+    def _see_to(self, lane: Lane) -> bool:
+        """Let a stream's thread know how far the face stage is; end what is over, and say whether it is.
+
+        The lane is asked once: its feed's thread may end it at any moment.
+        """
         pending = self._out.pending(lane.stream)
         lane.confirm(pending)
         if lane.stream in self._begun and pending == 0:
             lane.opened.set()
-        if lane.over:
+        if over := lane.over:
             self._out.mark(lane.statement())
             self._report(lane)
+        return over
 
     def _tell_and_wait(self) -> None:
         now = time.monotonic()

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
@@ -19,9 +20,10 @@ from pipeline.errors import SourceError
 from pipeline.feed import FeedEvent
 from pipeline.lanes import Lane
 from pipeline.messages import Ledger, Stamp, StreamInfo
-from pipeline.sources import SourceSpec
+from pipeline.sources import SourceSpec, write_streams
 from pipeline.stages import capture
 from pipeline.stages.capture import _Clock, _Feeds, _Stop
+from pipeline.stages.worker import Worker
 from pipeline.streams import StreamEnd
 
 DOWN = SourceSpec("rtsp://127.0.0.1:9/live", "down")
@@ -179,3 +181,33 @@ def test_asking_again_for_a_frame_changes_nothing() -> None:
     assert [clock.due(stamp) for stamp in (stamps[0], stamps[1], stamps[1], stamps[2])] == pytest.approx(
         [first, first + 0.04, first + 0.04, first + 0.08]
     )
+
+
+def test_a_stream_that_ends_at_any_moment_has_its_end_said(tmp_path: Path) -> None:
+    class Ending(Lane):
+        """Its feed's thread ends it between two looks at it."""
+
+        looks = 0
+
+        @property
+        def over(self) -> bool:
+            self.looks += 1
+            if self.looks == 2:
+                self.close("duration limit")
+            return super().over
+
+    write_streams(tmp_path, [DOWN])
+    said: list[object] = []
+    out = SimpleNamespace(
+        room=lambda: False, pending=lambda _: 0, mark=said.append, wait=lambda *_: None, finish=lambda: None
+    )
+    loop = object.__new__(capture._Loop)
+    loop._lanes, loop._out, loop._begun, loop._reported_at = [Ending("a", True, True)], out, set(), 0.0  # type: ignore[assignment]
+    loop._worker = cast(Worker, SimpleNamespace(wish=lambda: None, commands=[], report=lambda _: True))
+    loop._feeds = cast(
+        _Feeds, SimpleNamespace(broken=None, refused=None, events=[], bell=None, hush=lambda: None)
+    )
+    loop.run()
+    (end,) = said
+    assert isinstance(end, StreamEnd)
+    assert end.ledger.ended == "duration limit"
