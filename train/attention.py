@@ -114,7 +114,7 @@ def draw(
 ) -> Path:
     """Samples down; crop and maps across. A frame in orange: the sample is labelled with that AU."""
     titles = list(maps[0])
-    width, height = 1.05 * (len(titles) + 1) + 0.3, 1.12 * len(maps) + 1.0
+    width, height = 1.05 * (len(titles) + 1) + 0.3, 1.12 * len(maps) + 1.2
     figure = start(max(width, 6.5), height, heading, "attention on tested subjects")
     pictures = batch.pictures if spec.window == 1 else batch.pictures[:, -1]
     scales = [_range(title, maps, spec) for title in titles]
@@ -131,6 +131,9 @@ def draw(
             axes.spines[:].set(visible=title in labelled, color=WARN, linewidth=1.8)
             if not row:
                 axes.set_title(title, fontsize=7.5, pad=3)
+    words = "Grey: least attention of its column, or all the same. Yellow: most."
+    words += " Framed: labelled with that AU." if set(titles) & set(spec.aus) else ""
+    figure.text(0.15 / max(width, 6.5), 0.16 / height, words, fontsize=7.5, color="#555555")
     return save(figure, path, dpi=130)
 
 
