@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from engines.backends.openvino import _core, _traced
+from engines.backends.openvino import _traced, core
 from engines.export import Mixed
 from engines.networks import arl
 from engines.networks.arl import ARL, VARIANTS, Branch, FullyConnectedCRF, PatchConv, RegionLayer
@@ -137,7 +137,7 @@ def test_openvino_computes_the_crf_where_it_decides(undecided: tuple[torch.Tenso
     crf = FullyConnectedCRF().eval()
     given = dict(zip(("logits", "features"), (m.numpy() for m in undecided), strict=True))
     graph = _traced(crf, {name: (array.shape, np.float32) for name, array in given.items()})
-    got = _core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
+    got = core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(given)[0]
     with torch.inference_mode():
         wanted = crf(*undecided).numpy()
     assert wanted.min() < 0.1
