@@ -200,13 +200,31 @@ def draw_traces(
         calm: (n,), shaded.
         marks: labels by AU, as dots.
     """
+    figure, rows = rows_below_faces(clip, f"{spec.name} ({spec.trained}) on {clip.stream}", len(spec.aus))
+    for a, (au, axes) in enumerate(zip(spec.aus, rows, strict=True)):
+        _trace(axes, clip, spec, a, [b for b in beside if b.au == au], marks.get(au))
+        for begin, end in _runs(calm):
+            axes.axvspan(clip.pts_seconds[begin], clip.pts_seconds[end], color="#cfe8d8", lw=0, zorder=-3)
+    legend = (
+        "blue: probability, filled where active · dashed: threshold · grey: the mesh's distance, stretched"
+    )
+    legend += " · (ρ): of no weight, the engine sees the landmarks" * any(b.of_no_weight for b in beside)
+    legend += " · green: calm" * bool(calm.any()) + " · dots: labelled by eye" * bool(marks)
+    save_with_legend(figure, path, legend)
+
+
+def rows_below_faces(clip: Watched, title: str, count: int) -> tuple[Any, list[Any]]:
+    """A figure with faces at the clip's turning points and so many empty rows over its time below them.
+
+    Returns:
+        The figure, for `save_with_legend`, and the rows' axes from the top.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    rows = len(spec.aus)
-    heights = [1.02, 0.28, *[0.46] * rows]
+    heights = [1.02, 0.28, *[0.46] * count]
     figure = plt.figure(figsize=(14, sum(heights) + 1.1))
     top, bottom = 1 - 0.42 / figure.get_figheight(), 0.62 / figure.get_figheight()
     grid = figure.add_gridspec(
@@ -214,29 +232,33 @@ def draw_traces(
     )
     span = (float(clip.pts_seconds[0]), float(clip.pts_seconds[-1]) + 1e-6)
     chosen = turning_points(clip, THUMBNAILS)
-    draw_strip(figure, grid[0], grid[1], clip, chosen, span)
-    for a, au in enumerate(spec.aus):
-        axes = figure.add_subplot(grid[2 + a])
-        _trace(axes, clip, spec, a, [b for b in beside if b.au == au], marks.get(au))
-        for begin, end in _runs(calm):
-            axes.axvspan(clip.pts_seconds[begin], clip.pts_seconds[end], color="#cfe8d8", lw=0, zorder=-3)
+    _draw_strip(figure, grid[0], grid[1], clip, chosen, span)
+    rows = [figure.add_subplot(grid[2 + k]) for k in range(count)]
+    for k, axes in enumerate(rows):
         for row in chosen:
             axes.axvline(clip.pts_seconds[row], color="#eeeeee", lw=0.7, zorder=-2)
-        axes.set_xlim(*span)
-        axes.tick_params(labelbottom=a == rows - 1, labelleft=a == 0)
-    axes.set_xlabel("seconds", fontsize=9)
-    figure.suptitle(f"{spec.name} ({spec.trained}) on {clip.stream}", x=0.155, ha="left", fontsize=11)
-    legend = (
-        "blue: probability, filled where active · dashed: threshold · grey: the mesh's distance, stretched"
-    )
-    legend += " · (ρ): of no weight, the engine sees the landmarks" * any(b.of_no_weight for b in beside)
-    legend += " · green: calm" * bool(calm.any()) + " · dots: labelled by eye" * bool(marks)
+        axes.set(xlim=span, ylim=(0, 1), yticks=(0, 1))
+        axes.tick_params(labelsize=7, length=2, labelbottom=k == count - 1, labelleft=k == 0)
+        axes.spines[["top", "right"]].set_visible(False)
+    rows[-1].set_xlabel("seconds", fontsize=9)
+    figure.suptitle(title, x=0.155, ha="left", fontsize=11)
+    return figure, rows
+
+
+def save_with_legend(figure: Any, path: Path, legend: str) -> None:
+    """Write what `rows_below_faces` began, with a line of explanation at the bottom, and close it.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    import matplotlib.pyplot as plt
+
     figure.text(0.155, 0.12 / figure.get_figheight(), legend, va="center", fontsize=8, color="#555555")
     save_figure(figure, path, dpi=130)
     plt.close(figure)
 
 
-def draw_strip(
+def _draw_strip(
     figure: Any, faces: Any, lines: Any, clip: Watched, chosen: NDArray[np.int64], span: tuple[float, float]
 ) -> None:
     """Faces side by side, and lines from each down to its moment."""
@@ -275,9 +297,6 @@ def _trace(
             at = marks.seconds[marks.occurrence == value]
             dots = {"s": 16, "facecolor": face, "edgecolor": "#111111", "linewidth": 0.7}
             axes.scatter(at, np.full(len(at), height), clip_on=False, zorder=4, **dots)
-    axes.set(ylim=(0, 1), yticks=(0, 1))
-    axes.tick_params(labelsize=7, length=2)
-    axes.spines[["top", "right"]].set_visible(False)
     words = f"{au}  {AU_NAMES.get(au, '')}"
     axes.text(-0.035, 0.5, words, ha="right", va="center", fontsize=8.5, transform=axes.transAxes)
     notes = [f"{style} {b.name}  {_rho(b)}" for b, style in zip(beside, "—⋯", strict=False)]

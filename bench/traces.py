@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.plots import Watched, draw_strip, save_figure, turning_points, watch
+from bench.plots import Watched, rows_below_faces, save_with_legend, watch
 from bench.report import print_table, write_json
 from engines.spec import EngineSpec
 from pipeline.config import DEFAULT_ENGINES
@@ -23,7 +23,6 @@ from pipeline.overlay_panel import AU_NAMES
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73")
 """Of the precisions, in their order; the first is drawn widest, below the others."""
-THUMBNAILS = 14
 
 Values = NDArray[np.float64]
 
@@ -62,26 +61,12 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
         found: precision → probabilities (n, A).
         rows: of `compare`, for the notes beside the rows; of the first two precisions.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     [spec] = clip.specs
-    heights = [1.02, 0.28, *[0.46] * len(spec.aus)]
-    figure = plt.figure(figsize=(14, sum(heights) + 1.1))
-    top, bottom = 1 - 0.42 / figure.get_figheight(), 0.62 / figure.get_figheight()
-    grid = figure.add_gridspec(
-        len(heights), 1, height_ratios=heights, left=0.155, right=0.86, top=top, bottom=bottom, hspace=0.16
-    )
-    span = (float(clip.pts_seconds[0]), float(clip.pts_seconds[-1]) + 1e-6)
-    chosen = turning_points(clip, THUMBNAILS)
-    draw_strip(figure, grid[0], grid[1], clip, chosen, span)
+    both = list(found)
+    title = f"{spec.name} ({spec.trained}) on {clip.stream}: {' beside '.join(both)}"
+    figure, axes_of = rows_below_faces(clip, title, len(spec.aus))
     notes = {row["au"]: row for row in rows}
-    for a, au in enumerate(spec.aus):
-        axes = figure.add_subplot(grid[2 + a])
-        for row in chosen:
-            axes.axvline(clip.pts_seconds[row], color="#eeeeee", lw=0.7, zorder=-2)
+    for a, (au, axes) in enumerate(zip(spec.aus, axes_of, strict=True)):
         axes.axhline(spec.thresholds[a], color="#999999", lw=0.7, ls="--", zorder=0)
         for k, (values, colour) in enumerate(zip(found.values(), COLOURS, strict=False)):
             axes.plot(
@@ -91,22 +76,10 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
                 lw=3.0 if k == 0 else 1.1,
                 alpha=0.5 if k == 0 else 1,
             )
-        axes.set(ylim=(0, 1), yticks=(0, 1))
-        axes.set_xlim(*span)
-        axes.tick_params(labelsize=7, length=2, labelbottom=a == len(spec.aus) - 1, labelleft=a == 0)
-        axes.spines[["top", "right"]].set_visible(False)
         placed: dict[str, Any] = {"va": "center", "transform": axes.transAxes}
         axes.text(-0.035, 0.5, f"{au}  {AU_NAMES.get(au, '')}", ha="right", fontsize=8.5, **placed)
         note = f"p99 {notes[au]['p99']:.3f}  max {notes[au]['max']:.3f}"
         axes.text(1.01, 0.5, note, fontsize=8, color="#555555", **placed)
-    axes.set_xlabel("seconds", fontsize=9)
-    both = list(found)
-    figure.suptitle(
-        f"{spec.name} ({spec.trained}) on {clip.stream}: {' beside '.join(both)}",
-        x=0.155,
-        ha="left",
-        fontsize=11,
-    )
     whole = notes["all"]
     legend = " · ".join(
         f"{colour}: {name}" for name, colour in zip(both, ("wide blue", "red", "green"), strict=False)
@@ -114,9 +87,7 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
     legend += f" · dashed: threshold · right: difference of {both[1]} from {both[0]}; over all AUs "
     legend += f"p99 {whole['p99']:.3f}, max {whole['max']:.3f}, {whole['decisions_changed']} of "
     legend += f"{whole['frames'] * len(spec.aus)} decisions changed"
-    figure.text(0.155, 0.12 / figure.get_figheight(), legend, va="center", fontsize=8, color="#555555")
-    save_figure(figure, path, dpi=130)
-    plt.close(figure)
+    save_with_legend(figure, path, legend)
 
 
 def main(argv: list[str]) -> int:

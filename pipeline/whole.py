@@ -26,7 +26,7 @@ def whole(path: Path) -> Iterator[Path]:
             part.unlink()
         if isinstance(error, OSError):
             raise OutputError(
-                f"{path}: cannot write it: {error.strerror}; free space or choose another place"
+                f"{path}: cannot write it: {error.strerror or error}; free space or choose another place"
             ) from None
         raise
 
