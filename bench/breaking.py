@@ -116,7 +116,7 @@ def _slow_down(stage: str) -> Step:
     def slow(scene: Scene) -> None:
         until = time.monotonic() + _SLOW_SECONDS
         while scene.run.running and time.monotonic() < until:
-            for number, seconds in ((signal.SIGSTOP, 0.9), (signal.SIGCONT, 0.1)):
+            for number, seconds in ((signal.SIGSTOP, 0.36), (signal.SIGCONT, 0.04)):
                 with contextlib.suppress(ProcessLookupError):
                     _signalled(stage, number)(scene)
                 time.sleep(seconds)

@@ -19,6 +19,7 @@ import re
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,10 @@ _AFTER_SECONDS = 3.0
 """How long it is watched after the results are back."""
 FIRST_RESULT_SECONDS = 3.0
 """From the first key frame of a new connection to its first result."""
+_SPARES_SECONDS = 30.0
+IN_FLIGHT = 10
+"""Frames of one feed that can be in the stages at a time: one on its way to the face stage, one in work
+there, the rest by the credits of the two channels behind it."""
 MOST_GROWTH = {"processes": 0, "descriptors": 8, "shared_files": 4, "memory_mb": 100.0}
 """Over one fault. Memory still settles when a run is young; a restarted stage opens its sockets anew."""
 _SAYS = re.compile(
@@ -111,6 +116,7 @@ def _broken(fault: Fault, scene: Scene, engine: str) -> dict[str, Any]:
     scene.run = run
     try:
         run.wait_for_rows(addresses, _SETTLED_ROWS, _BEGIN_SECONDS)
+        run.await_spares(_SPARES_SECONDS)
         before = run.sample()
         epoch = run.rows[addresses[0]][-1].epoch
         broken_at = time.monotonic()
@@ -123,6 +129,7 @@ def _broken(fault: Fault, scene: Scene, engine: str) -> dict[str, Any]:
         )
         until = time.monotonic()
         time.sleep(_AFTER_SECONDS if run.running else 0.0)
+        run.await_spares(_SPARES_SECONDS if run.running else 0.0)
         after = run.sample() if run.running else None
         running = run.running
         willing = run.end()
@@ -146,6 +153,7 @@ def _broken(fault: Fault, scene: Scene, engine: str) -> dict[str, Any]:
                     *_too_bad(fault, running, willing, recovered_at),
                     *too_late(first_result),
                     *too_much(growth, MOST_GROWTH),
+                    *others_lost_too_much(run.ledgers() or {}, addresses[1:]),
                 ]
             ),
         }
@@ -195,6 +203,17 @@ def _losses(run: LiveRun, addresses: list[str]) -> dict[str, str]:
         return {"frames_lost": "no ledger", "others_lost": "no ledger"}
     lost = [lost_frames(ledgers[address]) if address in ledgers else "no ledger" for address in addresses]
     return {"frames_lost": lost[0], "others_lost": "; ".join(lost[1:]) or "–"}
+
+
+def others_lost_too_much(ledgers: Mapping[str, dict[str, Any]], others: Sequence[str]) -> list[str]:
+    """Feeds that were not broken lose at most what was in flight when a stage died."""
+    found = []
+    for stream in others:
+        dropped = ledgers.get(stream, {"dropped": ()})["dropped"]
+        lost = sum(d["frames"] for d in dropped if d["reason"] in ("restarted", "restarting"))
+        if lost > IN_FLIGHT:
+            found.append(f"another feed lost {lost} frames, at most {IN_FLIGHT} are in flight")
+    return found
 
 
 def lost_frames(ledger: dict[str, Any]) -> str:

@@ -21,10 +21,13 @@ from typing import Any, NamedTuple
 from bench.processes import alive, descriptors, memory_mb, processes_of, run_folder
 from bench.row_check import wrong_rows
 from pipeline.errors import RunError
+from pipeline.spares import SPARED
 
 _ROOT = Path(__file__).parents[1]
 _LOOK_SECONDS = 0.02
 _END_SECONDS = 20.0
+_SPARE_LOADS_SECONDS = 3.0
+"""So long a spare takes to load once it is seen."""
 
 
 class Seen(NamedTuple):
@@ -106,6 +109,14 @@ class LiveRun:
         found = dict(processes_of(self.process, "supervisor"))
         self._pids |= set(found.values())
         return found
+
+    def await_spares(self, seconds: float) -> None:
+        """Until spares of the stages that have some stand ready, or the time is over."""
+        deadline = time.monotonic() + seconds
+        wanted = {f"spare {name}" for name in SPARED}
+        while self.running and time.monotonic() < deadline and not wanted <= self.pids().keys():
+            time.sleep(10 * _LOOK_SECONDS)
+        time.sleep(_SPARE_LOADS_SECONDS)
 
     def wait_for_rows(self, streams: Sequence[str], count: int, seconds: float) -> None:
         """Until each of the streams has given so many rows.

@@ -13,16 +13,24 @@ _TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def processes_of(process: subprocess.Popen[str], own_name: str) -> Iterator[tuple[str, int]]:
-    """Name and pid of a program and its stages; `own_name`: of the process that was started itself."""
+    """Name and pid of a program and its workers; `own_name`: of the process that was started itself.
+
+    A worker that waits to take the place of one that is at work is called `spare face`, say.
+    """
+    workers: dict[str, list[tuple[int, int]]] = {}
     for pid in [process.pid, *_children(process.pid)]:
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
         except OSError:
             continue  # it has just gone
         if "pipeline.stages" in words:
-            yield words[words.index("pipeline.stages") + 1], pid
+            name, _, life = words[words.index("pipeline.stages") + 1 :][:3]
+            workers.setdefault(name, []).append((int(life), pid))
         elif pid == process.pid:
             yield own_name, pid
+    for name, lives in workers.items():
+        # A spare's life is the one after that of the process at work.
+        yield from zip((name, f"spare {name}"), [pid for _, pid in sorted(lives)], strict=False)
 
 
 def run_folder(process: subprocess.Popen[str]) -> Path | None:

@@ -91,8 +91,9 @@ class Sender:
         """Wait until the consumer may have given a credit, or until `bell`, a descriptor, can be read."""
         End.wait([self._end], timeout_seconds, bell)
 
-    def close(self) -> None:
-        self._end.close()
+    def close(self, at_once: bool = False) -> None:
+        """at_once: the consumer is known to be gone; nobody else is to get what it did not."""
+        self._end.close(at_once)
 
     def _is_done(self) -> bool:
         self._listen()

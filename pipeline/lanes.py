@@ -19,6 +19,10 @@ from pipeline.streams import StreamEnd
 
 WAITING = 2
 """Frames of a stream that may wait for room; then the oldest goes, or, lossless, its decoder waits."""
+HELD_BYTES = 64 << 20
+"""So much of a stream may wait while a stage further on is started anew: late is better than lost then."""
+CATCH_UP_SECONDS = 3.0
+"""So long what has waited may be behind, once the stage is back; what is left then goes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +73,9 @@ class Lane:
         self._ending: str | None = None
         self.opened = threading.Event()
         """Set when the next stage has made ready for the stream; frames before that may be dropped."""
-        self._held: str | None = None
+        self._held = False
+        self._behind, self._back_seconds = False, 0.0
+        """Whether frames may wait that waited for a stage to come back, and since when it is back."""
         if before is not None:
             self._go_on_from(before)
 
@@ -164,10 +170,13 @@ class Lane:
             if self._ending is None:
                 self._end(reason)
 
-    def hold(self, reason: str | None) -> None:
-        """Until further notice frames find no room for this reason, which says nothing of the load."""
+    def hold(self, held: bool) -> None:
+        """While a stage further on is started anew frames wait, as many as fit into HELD_BYTES; afterwards
+        they may take CATCH_UP_SECONDS to catch up. How many find no room says nothing of the load then."""
         with self._changed:
-            self._held, self._pacer = reason, Pacer()
+            self._behind |= self._held
+            self._held, self._back_seconds = held, time.monotonic()
+            self._pacer.look_anew()
 
     @property
     def waits(self) -> bool:
@@ -226,13 +235,21 @@ class Lane:
         # The one before has not left the next stage: every queue is full, or it alone is too slow.
         waits = self._at_next_stage > 0 or any(isinstance(item, Waiting) for item in self._items)
         self._items.append(Waiting(frame, self._pacer.stride, capture_ms))
-        waiting = [item for item in self._items if isinstance(item, Waiting)]
+        waiting = deque(item for item in self._items if isinstance(item, Waiting))
+        restarting = self._held or self._behind
+        if self._behind and not self._held:
+            late = time.monotonic() - self._back_seconds > CATCH_UP_SECONDS
+            self._behind = len(waiting) > WAITING and not late
+        most = WAITING
+        if self._held or self._behind:
+            most = max(WAITING, HELD_BYTES // frame.image_bgr.nbytes)
         crowded_out = 0
-        if len(waiting) > WAITING:
-            self._items.remove(waiting[0])
-            self._drop(self._held or ("overload" if self.opened.is_set() else "starting"))
-            crowded_out = 1
-        if self._held is None and self.opened.is_set():
+        while len(waiting) > most:
+            self._items.remove(waiting.popleft())
+            why = "overload" if self.opened.is_set() else "starting"
+            self._drop("restarting" if restarting else why)
+            crowded_out += 1
+        if not restarting and self.opened.is_set():
             self._pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits)
 
     def _end(self, reason: str) -> None:

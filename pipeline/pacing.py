@@ -72,6 +72,11 @@ class Pacer:
         self._troubled = trouble
         self._look_anew(seconds)
 
+    def look_anew(self) -> None:
+        """What was noted since the last decision says nothing of the load. The stride stays."""
+        self._began, self._troubled = None, False
+        self._kept = self._crowded_out = self._waited = 0
+
     def _look_anew(self, seconds: float) -> None:
         self._began = seconds
         self._kept = self._crowded_out = self._waited = 0

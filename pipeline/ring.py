@@ -28,6 +28,7 @@ import fcntl
 import math
 import mmap
 import os
+import re
 import shutil
 import struct
 import tempfile
@@ -255,8 +256,8 @@ class Ring:
 
 
 class Rings:
-    """All rings of one kind, `frames.0`, `frames.1` and so on, as a process sees them that is not the
-    producer: each is attached to when a descriptor first names it."""
+    """All rings of one kind, `frames.0`, `frames.1`, `frames-1.0` and so on, as a process sees them that is
+    not the producer: each is attached to when a descriptor first names it."""
 
     def __init__(self, folder: Path, kind: str, holder: str) -> None:
         self._folder, self._kind, self._holder = folder, kind, holder
@@ -265,7 +266,7 @@ class Rings:
     def of(self, ref: PixelRef) -> Ring:
         """The ring that a descriptor means; RunError when there is none."""
         if ref.ring not in self._attached:
-            if ref.ring not in ring_names(self._folder, self._kind):
+            if ref.ring not in ring_names(self._folder, self._kind, of_all=True):
                 raise StaleError(f"ring {self._folder / ref.ring}: there is none; is the run over?")
             self._attached[ref.ring] = attach_ring(self._folder, ref.ring, self._holder)
         return self._attached[ref.ring]
@@ -282,18 +283,25 @@ class Rings:
     def release(self, ref: PixelRef) -> None:
         self.of(ref).release(ref)
 
-    def reclaim(self, holder: str) -> None:
-        """`Ring.reclaim` in all of them, those that no descriptor has named yet included."""
-        for name in ring_names(self._folder, self._kind):
+    def reclaim(self, holder: str, producer: str | None = None) -> None:
+        """`Ring.reclaim` in all of them, those that no descriptor has named yet included; or only in the
+        `frames-1.…` of one producer."""
+        for name in ring_names(self._folder, producer or self._kind, of_all=producer is None):
             if name not in self._attached:
                 self._attached[name] = attach_ring(self._folder, name, self._holder)
             self._attached[name].reclaim(holder)
 
 
-def ring_names(folder: Path, kind: str) -> list[str]:
-    """Names of the rings of a kind that are there, in the order in which they were made."""
-    numbers = (path.name.removeprefix(f"{kind}.") for path in folder.glob(f"{kind}.*"))
-    return [f"{kind}.{number}" for number in sorted(int(n) for n in numbers if n.isdecimal())]
+def ring_names(folder: Path, kind: str, of_all: bool = False) -> list[str]:
+    """Names of the rings that are there, in the order in which they were made.
+
+    Args:
+        kind: what stands before the point, `frames` or `frames-1`.
+        of_all: those of all producers, `frames-1.0` for `frames` too.
+    """
+    pattern = re.compile(re.escape(kind) + (r"(-\d+)?" if of_all else "()") + r"\.(\d+)")
+    found = [match for path in folder.glob(f"{kind}*") if (match := pattern.fullmatch(path.name))]
+    return [m[0] for m in sorted(found, key=lambda m: (int((m[1] or "-0")[1:]), int(m[2])))]
 
 
 def attach_ring(folder: Path, name: str, holder: str | None) -> Ring:

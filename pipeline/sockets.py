@@ -330,13 +330,14 @@ class End:
                 self._lost = True
         return self._lost
 
-    def close(self) -> None:
-        """Lets go of the socket, and of its file where this end made it; what was sent has LINGER_MS."""
+    def close(self, at_once: bool = False) -> None:
+        """Lets go of the socket, and of its file where this end made it; what was sent has LINGER_MS, unless
+        the peer is known to be gone: `at_once`."""
         if self._socket.closed:
             return
         _open_ends.discard(self)
         self._socket.disable_monitor()
-        self._socket.close(linger=0 if self._lost else LINGER_MS)
+        self._socket.close(linger=0 if self._lost or at_once else LINGER_MS)
         if self._binds:
             self.path.unlink(missing_ok=True)
 

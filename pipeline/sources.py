@@ -180,6 +180,25 @@ def read_streams(folder: Path) -> list[SourceSpec]:
     return [SourceSpec(**entry) for entry in json.loads((folder / _STREAMS_FILE).read_text())]
 
 
+def captures_of(specs: Sequence[SourceSpec]) -> list[int]:
+    """By stream: the number of the capture process that reads it.
+
+    Every feed has one of its own: a decoder that dies takes no other feed along. All other sources share one,
+    as files wait for each other; so do those behind http://, of which it shows late what they are. Numbers
+    stay as they are when feeds are added at the end.
+    """
+    numbers: list[int] = []
+    shared: int | None = None
+    for spec in specs:
+        if spec.feed or shared is None:
+            numbers.append(max(numbers, default=-1) + 1)
+        else:
+            numbers.append(shared)
+        if not spec.feed:
+            shared = numbers[-1]
+    return numbers
+
+
 def open_source(
     spec: SourceSpec,
     progress: Callable[[int, int], None] | None = None,

@@ -16,13 +16,17 @@ from pipeline.channels import Receiver, Sender
 from pipeline.errors import PeerLostError, RunError
 from pipeline.messages import Ledger
 from pipeline.snapshot import Histogram
-from pipeline.stages.worker import line_index, patience_seconds
+from pipeline.stages.wiring import line_socket, stage_of
+from pipeline.stages.worker import patience_seconds
 from pipeline.streams import HAND_OVERS, Beat, Control, Event, Failure, Ready, Seen, Timing
 
 _ROOT = Path(__file__).parents[1]
 
 START_SECONDS = 600.0
 """Compiling an engine for the first time takes a while, rendering the demo clip too."""
+_SILENT_SECONDS, STOPPED_SECONDS = 0.3, 0.6
+"""Who is silent for longer than between two heartbeats is looked at. One that somebody has stopped (SIGSTOP),
+and not let go on for so long, says nothing by itself any more: it is not waited for."""
 _STARVED = 6
 """How many times as long a process may be silent that wants a processor."""
 
@@ -40,10 +44,12 @@ class StageProcess:
     """A worker, from its start to its end. `life`: how often its stage was started anew before."""
 
     def __init__(self, name: str, folder: Path, life: int = 0) -> None:
-        self.name, self.life = name, life
-        reports, index = HAND_OVERS["reports"], line_index(name, life)
-        self._reports = Receiver(reports.endpoint(folder, index), "reports", reports.credits)
-        self._control = Sender(HAND_OVERS["control"].endpoint(folder, index), "control")
+        """name: one of the `wiring`."""
+        self.name, self.stage, self.life = name, stage_of(name), life
+        self._reports = Receiver(
+            line_socket(folder, "reports", name, life), "reports", HAND_OVERS["reports"].credits
+        )
+        self._control = Sender(line_socket(folder, "control", name, life), "control")
         environment = dict(os.environ)
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
@@ -56,7 +62,8 @@ class StageProcess:
         self.began_seconds = time.monotonic()
         self.started = False
         """Told to start: from then on it must give heartbeats."""
-        self.hung = False
+        self.hung = ""
+        """How it hung, when it was killed for that."""
         self.ready: list[dict[str, Any]] = []
         self.failure: Failure | None = None
         self.ledgers: dict[str, Ledger] = {}
@@ -69,7 +76,13 @@ class StageProcess:
         self.wish: str | None = None
         self._untold: deque[Control] = deque()
         self._heard_seconds = time.monotonic()
-        self._patience_seconds = patience_seconds(name)
+        self._stopped_since: float | None = None
+        self._patience_seconds = patience_seconds(self.stage)
+
+    @property
+    def title(self) -> str:
+        """As it is called in the log."""
+        return f"the {self.name} stage"
 
     @property
     def alive(self) -> bool:
@@ -86,19 +99,42 @@ class StageProcess:
 
         While it starts it may say nothing for START_SECONDS. At work, one that wants a processor and gets
         none is given more time: a machine too busy is no reason to do the work again. One that spins is found
-        so, too, only later.
+        so, too, only later; one that was stopped, soon.
         """
         if not self.started:
             return self.alive and time.monotonic() - self.began_seconds > START_SECONDS
-        silent_seconds = time.monotonic() - self._heard_seconds
-        if silent_seconds <= self._patience_seconds or not self.alive:
+        now = time.monotonic()
+        silent_seconds = now - self._heard_seconds
+        if silent_seconds <= _SILENT_SECONDS or not self.alive:
+            self._stopped_since = None
             return False
-        return silent_seconds > _STARVED * self._patience_seconds or not _wants_a_processor(self.process.pid)
+        states = _thread_states(self.process.pid)
+        self._stopped_since = (self._stopped_since or now) if "T" in states else None
+        if self._stopped_since is not None and now - self._stopped_since > STOPPED_SECONDS:
+            return True
+        if silent_seconds <= self._patience_seconds:
+            return False
+        return silent_seconds > _STARVED * self._patience_seconds or "R" not in states
+
+    def kill_hung(self) -> None:
+        """SIGTERM would not even be heard by one that was stopped."""
+        stopped = self.started and "T" in _thread_states(self.process.pid)
+        self.hung = "it was stopped" if stopped else self._no_word()
+        self.process.kill()
+        self.process.wait()
+
+    def _no_word(self) -> str:
+        seconds = self._patience_seconds if self.started else START_SECONDS
+        return f"it hung: no word for {seconds:g} s"
+
+    def forgive(self) -> None:
+        """Its silence so far counts for nothing: nobody listened."""
+        self._heard_seconds, self._stopped_since = time.monotonic(), None
 
     @property
     def at_length(self) -> bool:
         """Whether it has asked for longer than usual, and that time is not over; call `listen` first."""
-        return self.alive and self._patience_seconds > patience_seconds(self.name) and not self.hangs
+        return self.alive and self._patience_seconds > patience_seconds(self.stage) and not self.hangs
 
     def listen(self) -> None:
         """Take in what the worker has reported, and send what it could not yet take."""
@@ -142,31 +178,30 @@ class StageProcess:
         failure = self.failure
         if failure is None:
             return StageError(
-                f"the {self.name} stage died ({self.how_it_ended()}); "
-                "its files were closed as far as they went"
+                f"{self.title} died ({self.how_it_ended()}); its files were closed as far as they went"
             )
         if failure.traceback:
-            return StageError(f"the {self.name} stage failed: {failure.error}", failure.traceback)
+            return StageError(f"{self.title} failed: {failure.error}", failure.traceback)
         return StageError(failure.error, exit_code=failure.exit_code)
 
     def how_it_ended(self) -> str:
         code = self.process.returncode
         if self.hung:
-            seconds = self._patience_seconds if self.started else START_SECONDS
-            return f"it hung: no word for {seconds:g} s"
+            return self.hung
         if self.failure is not None:
             return self.failure.error
         return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
     def close(self) -> None:
+        """The process has gone: a next one on the same sockets is to hear nothing that was meant for it."""
         self._reports.close()
-        self._control.close()
+        self._control.close(at_once=True)
 
 
-def _wants_a_processor(pid: int) -> bool:
-    """Whether a thread of the process could run now, as Linux tells; elsewhere False."""
+def _thread_states(pid: int) -> set[str]:
+    """States of the threads of a process, as Linux tells: R could run now, T was stopped; elsewhere none."""
+    states = set()
     for stat in Path(f"/proc/{pid}/task").glob("*/stat"):
         with contextlib.suppress(OSError):
-            if stat.read_text().rsplit(")", 1)[1].split()[0] == "R":
-                return True
-    return False
+            states.add(stat.read_text().rsplit(")", 1)[1].split()[0])
+    return states

@@ -206,10 +206,10 @@ class Ready:
 class Control:
     """supervisor → worker."""
 
-    verb: Literal["start", "stop", "down", "links", "up", "add", "remove", "neutral"]
+    verb: Literal["start", "stop", "down", "links", "up", "remove", "neutral"]
     """`start`: the setup is written; `stop`: end the streams as if they had ended; `down`: the stage named in
-    `reason` is gone and will be started anew; `links`: the lives of the channels have changed; `up`: it is
-    back; `add`: the run's list of streams has grown; `remove`: end `stream`; `neutral`: its people
+    `reason` is gone and will be started anew, for `stream` if there is one, otherwise for all; `links`: there
+    are other channels or lives of channels; `up`: it is back; `remove`: end `stream`; `neutral`: its people
     look neutral now."""
     reason: str
     stream: str = ""
@@ -249,9 +249,9 @@ class HandOver:
     """`drop oldest`: the producer goes on, and of what it keeps in waiting the oldest is dropped and counted.
     Only before tracking; further on a gap would tear windows apart."""
 
-    def endpoint(self, folder: Path, index: int = 0) -> Path:
-        """Its socket in the run's directory; index: which of several producers, or of a worker's lives."""
-        return folder / f"{self.name}.{index}.socket"
+    def endpoint(self, folder: Path, which: str | int = 0) -> Path:
+        """Its socket in the run's directory; which: of several, by process or by life."""
+        return folder / f"{self.name}.{which}.socket"
 
 
 IN_INFER = 3
@@ -274,22 +274,40 @@ HAND_OVERS = {
 }
 
 
-def frames_ring(size_wh: tuple[int, int], waiting: int = 0, to_sink: bool = True, index: int = 0) -> RingSpec:
-    """The ring of the pictures of one capture process: so large that `take` always finds a free slot.
+def frames_credits(captures: int) -> int:
+    """Credits of each capture process. One alone has two, so that a frame is there when the face stage is
+    done with the last; of several there is always one whose frame waits, and a second would only grow old."""
+    return HAND_OVERS["frames"].credits if captures == 1 else 1
+
+
+def frames_ring(
+    size_wh: tuple[int, int],
+    waiting: int = 0,
+    to_sink: bool = True,
+    index: int = 0,
+    link: str = "frames",
+    captures: int = 1,
+) -> RingSpec:
+    """A ring of the pictures of one capture process.
 
     One slot is being written, `waiting` wait at the capture (live), and the rest are on the way or in work,
-    which the credits bound, as every stage sends on before it returns its credit.
+    which the credits bound, as every stage sends on before it returns its credit. So `take` always finds a
+    free slot where there is one capture process. Several share what is in work behind the face stage: each
+    has slots for its part of it and for one frame more, and waits on the rare occasion that these are taken.
 
     Args:
         size_wh: width and height of the largest frame.
         waiting: frames that capture may keep in waiting.
         to_sink: whether a sink wants the pictures; otherwise the face stage releases them.
-        index: which of several capture processes.
+        index: which ring of this capture process.
+        link: its channel to the face stage.
+        captures: capture processes of the run.
     """
-    through = ("frames", "faces", "results") if to_sink else ("frames",)
-    slots = 1 + waiting + sum(HAND_OVERS[name].credits for name in through)
+    behind = HAND_OVERS["faces"].credits + HAND_OVERS["results"].credits if to_sink else 0
+    part = behind if captures == 1 else min(behind, -(-behind // captures) + 1)
+    slots = 1 + waiting + frames_credits(captures) + part
     holders = ("capture", "face", "infer", "sink")
-    return RingSpec(f"frames.{index}", slots, packed_bytes([(size_wh[1], size_wh[0], 3)]), holders)
+    return RingSpec(f"{link}.{index}", slots, packed_bytes([(size_wh[1], size_wh[0], 3)]), holders)
 
 
 def crops_ring(shapes: Sequence[Sequence[int]], max_faces: int, index: int = 0) -> RingSpec:

@@ -1,10 +1,10 @@
 """The run in processes: capture, face, infer and sink side by side, started, watched, started anew and ended.
 
-1. all four start; when they say that they are ready, capture has looked at the sources and infer has its
-   engines
+1. all start; when they say that they are ready, capture has looked at the sources and infer has its engines;
+   a feed that is not there yet keeps nobody waiting
 2. rings are made to measure, the setup is written; sink opens the outputs; capture begins
-3. a stage that dies, or gives no heartbeat, is started anew, where all sources are live: a file was promised
-   to be read without a gap
+3. a process that dies, or gives no heartbeat, is started anew, where all sources are live: a file was
+   promised to be read without a gap; for face and infer a spare takes its place
 4. the end of the streams goes through all stages; or somebody wishes to stop, which capture is told; or a
    stage dies for good: then the sink closes its files with a ledger that says so
 5. whoever has not gone by then is ended; nothing stays behind
@@ -17,10 +17,11 @@ import json
 import queue
 import subprocess
 import time
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +33,19 @@ from pipeline.ctl import CtlServer, Reply
 from pipeline.errors import AustreamError, RunError, UsageError
 from pipeline.header import header_row
 from pipeline.messages import Ledger, StreamInfo
+from pipeline.overview import engines_of, listed, stages_of, streams_of
 from pipeline.ring import RunDirectory, create_rings
-from pipeline.snapshot import EngineSnapshot, Histogram, RunSnapshot, StageSnapshot, StreamSnapshot
-from pipeline.sources import render_demo, resolve_sources, write_streams
-from pipeline.stageprocess import START_SECONDS, StageError, StageProcess
+from pipeline.snapshot import RunSnapshot
+from pipeline.sources import captures_of, render_demo, resolve_sources, write_streams
+from pipeline.spares import Spares
+from pipeline.stageprocess import START_SECONDS, STOPPED_SECONDS, StageError, StageProcess
+from pipeline.stages.wiring import capture_name, ends_of, frames_link, links_of, sockets_of
 from pipeline.stages.worker import (
     CONFIG_FILE,
-    LINKS,
+    FIRST_WORD_SECONDS,
     LIVES_FILE,
     NEUTRAL_FILE,
     SETUP_FILE,
-    STAGES,
-    sockets_of,
     stream_info,
 )
 from pipeline.streams import crops_ring, frames_ring
@@ -98,11 +100,14 @@ class StreamedRun:
         self._commands: queue.SimpleQueue[tuple[Mapping[str, str], Future[Reply]]] = queue.SimpleQueue()
         self._connected: dict[str, bool] = {}
         self._stages: dict[str, StageProcess] = {}
-        self._deaths: dict[str, deque[float]] = {name: deque(maxlen=MOST_RESTARTS) for name in STAGES}
+        """By name: one for every stage, of capture one for every feed."""
+        self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MOST_RESTARTS))
         self._too_often: StageProcess | None = None
         self._said_to_close = False
-        self._lives = dict.fromkeys(LINKS, 0)
+        self._looked_at_seconds = time.monotonic()
+        self._lives = dict.fromkeys(links_of(1 + max(captures_of(self._specs))), 0)
         self._directory = RunDirectory()
+        self._spares = Spares(self._directory.path, self._log)
         self._ctl: CtlServer | None = None
         try:
             folder = self._directory.path
@@ -110,15 +115,19 @@ class StreamedRun:
             (folder / CONFIG_FILE).write_text(json.dumps(config.mapping()))
             write_streams(folder, self._specs)
             self._write_lives()
-            self._stages = {name: StageProcess(name, folder) for name in STAGES}
-            capture, infer = self._ready("capture"), self._ready("infer")
+            names = [end for link in self._lives for end in ends_of(link)]
+            self._stages = {name: StageProcess(name, folder) for name in dict.fromkeys(names)}
+            found = self._first_words()
+            self.engines = self._ready("infer")["engines"]
             self._ready("face")
-            self.infos = [stream_info(entry) for entry in capture["infos"]]
-            self.engines = infer["engines"]
-            self._restarts, self._capture_resumes = bool(capture["keeps_up"]), bool(capture["resumes"])
+            infos = {name: [stream_info(entry) for entry in about["infos"]] for name, about in found.items()}
+            order = [spec.stream for spec in self._specs]
+            self.infos = sorted(chain(*infos.values()), key=lambda info: order.index(info.stream))
+            self._restarts = all(about["keeps_up"] for about in found.values())
+            self._no_next_life = {name for name, about in found.items() if not about["resumes"]}
             seen = {info.stream: info for info in self.infos}
             self.header = header_row(config, self._specs, seen, self.engines)
-            self._set_up(folder)
+            self._set_up(folder, infos)
             for name in ("sink", "infer", "face"):
                 self._stages[name].tell("start")
             self._ready("sink")
@@ -136,7 +145,10 @@ class StreamedRun:
             AustreamError: as the stages raised it.
         """
         try:
-            self._stages["capture"].tell("start")
+            for capture in self._captures:
+                if not capture.started and capture.ready:
+                    capture.ready.clear()
+                    capture.tell("start")
             told: str | None = None
             told_at = 0.0
             deadline: float | None = None
@@ -152,9 +164,12 @@ class StreamedRun:
                 wish = self._stop() or self._stages["sink"].wish
                 if wish and told is None:
                     told, told_at = wish, time.monotonic()
-                    self._stages["capture"].tell("stop", wish)
+                    self._stop_captures(wish)
                 if told and (deadline is None or self._comes_back(told_at) or self._closes_files(told_at)):
                     deadline = time.monotonic() + _STOP_SECONDS
+                if deadline is None and self._sink_is_through:
+                    deadline = time.monotonic() + _STOP_SECONDS
+                self._spares.keep(self._stages, self._restarts and not told and self._all_at_work)
                 if deadline is not None and time.monotonic() > deadline:
                     break
                 time.sleep(0.02)
@@ -190,6 +205,7 @@ class StreamedRun:
             self._commands.get()[1].set_exception(RunError("the run is about to end"))
         if self._ctl is not None:
             self._ctl.close()
+        self._spares.close()
         for stage in self._stages.values():
             if stage.alive and stage.name != "sink":
                 stage.process.kill()
@@ -207,12 +223,15 @@ class StreamedRun:
     # Watching, and starting anew.
 
     def _watch(self) -> None:
-        """Kill what hangs: a stopped process does not even hear SIGTERM."""
+        """Kill what hangs. Where nobody listened, all of the program had been stopped, as by Ctrl-Z."""
+        now = time.monotonic()
+        nobody_listened = now - self._looked_at_seconds > STOPPED_SECONDS
+        self._looked_at_seconds = now
         for stage in self._stages.values():
-            if stage.hangs:
-                stage.hung = True
-                stage.process.kill()
-                stage.process.wait()
+            if nobody_listened:
+                stage.forgive()
+            elif stage.hangs:
+                stage.kill_hung()
 
     def _mend(self, told: str | None) -> bool:
         """Start dead stages anew; False when the run cannot go on."""
@@ -225,17 +244,19 @@ class StreamedRun:
             if not stage.started and stage.ready:
                 stage.ready.clear()
                 stage.tell("start")
-                seconds = time.monotonic() - stage.began_seconds
-                self._log(f"the {stage.name} stage is at work again after {seconds:.1f} s")
-                if self._all_at_work:
-                    self._stages["capture"].tell("up")
+                if stage.life:
+                    seconds = time.monotonic() - self._deaths[stage.name][-1]
+                    self._log(f"{stage.title} is at work again after {seconds:.1f} s")
+                if self._line_at_work:
+                    for capture in self._captures:
+                        capture.tell("up")
         return True
 
     def _may_restart(self, stage: StageProcess) -> bool:
         refused = stage.failure is not None and stage.failure.kind == "refused"
         if not self._restarts or stage.name == "sink" or refused or self._capture_is_through:
             return False
-        if stage.name == "capture" and not self._capture_resumes:
+        if stage.name in self._no_next_life:
             return False
         deaths = self._deaths[stage.name]
         if len(deaths) == MOST_RESTARTS and time.monotonic() - deaths[0] < WITHIN_SECONDS:
@@ -248,25 +269,50 @@ class StreamedRun:
         deaths.append(time.monotonic())
         recent = sum(time.monotonic() - seconds < WITHIN_SECONDS for seconds in deaths)
         times = f"{recent} of at most {MOST_RESTARTS} times within {WITHIN_SECONDS:g} s"
-        self._log(f"the {name} stage died ({dead.how_it_ended()}); it is started anew, {times}")
+        self._log(f"{dead.title} died ({dead.how_it_ended()}); it is started anew, {times}")
         dead.close()
         for path in sockets_of(name, self._directory.path, dead.life, self._lives):
             path.unlink(missing_ok=True)
-        for link, ends in LINKS.items():
-            self._lives[link] += name in ends
+        for link in self._lives:
+            self._lives[link] += name in ends_of(link)
         self._write_lives()
-        stage = StageProcess(name, self._directory.path, dead.life + 1)
+        stage = self._spares.take(name) or StageProcess(name, self._directory.path, dead.life + 1)
         stage.ledgers = dead.ledgers
         self._stages[name] = stage
         for other in self._stages.values():
             if other is not stage:
                 other.tell("links")
-        self._stages["sink"].tell("down", name)
-        self._stages["capture"].tell("down", name)
+        sink = self._stages["sink"]
+        if dead.stage == "capture":
+            for spec in self._specs:
+                if self._capture_of(spec.stream) == name:
+                    sink.tell("down", "capture", stream=spec.stream)
+        else:
+            sink.tell("down", name)
+            for capture in self._captures:
+                capture.tell("down", name)
+
+    @property
+    def _captures(self) -> list[StageProcess]:
+        return [stage for stage in self._stages.values() if stage.stage == "capture"]
 
     @property
     def _all_at_work(self) -> bool:
-        return all(stage.started for stage in self._stages.values())
+        """Whether nobody is being started, but for feeds that have never been there."""
+        return all(
+            stage.started or not (stage.life or stage.stage != "capture") for stage in self._stages.values()
+        )
+
+    @property
+    def _line_at_work(self) -> bool:
+        """Whether there is nothing for the captures to wait for."""
+        return all(stage.started for stage in self._stages.values() if stage.stage != "capture")
+
+    def _stop_captures(self, reason: str) -> None:
+        for capture in self._captures:
+            if not capture.started:  # its streams, too, have an end and a ledger
+                capture.tell("start")
+            capture.tell("stop", reason)
 
     def _comes_back(self, since: float) -> bool:
         """Whether the end of the run, begun at `since`, waits for a stage that is being started anew."""
@@ -283,7 +329,11 @@ class StreamedRun:
     @property
     def _capture_is_through(self) -> bool:
         """All streams are at their end: what is lost now does not come back."""
-        return self._stages["capture"].process.poll() == 0
+        return all(capture.process.poll() == 0 for capture in self._captures)
+
+    @property
+    def _sink_is_through(self) -> bool:
+        return self._stages["sink"].process.poll() == 0
 
     # What is asked and told.
 
@@ -299,7 +349,7 @@ class StreamedRun:
     def _do(self, request: Mapping[str, str]) -> Reply:
         verb, stream = request.get("do"), request.get("stream", "")
         if verb == "list":
-            return {"streams": [_listed(stream) for stream in self._look_now().streams]}
+            return {"streams": [listed(stream) for stream in self._look_now().streams]}
         if not self._restarts:
             raise UsageError("this run reads files to their end; only live streams come and go")
         if verb == "add":
@@ -311,8 +361,13 @@ class StreamedRun:
             raise UsageError(f"ctl {verb} {stream}: no such stream; there are {', '.join(running) or 'none'}")
         if verb == "neutral" and self.config.neutral == "none":
             raise UsageError("ctl neutral: the run was started with --neutral none")
-        self._stages["capture" if verb == "remove" else "face"].tell(verb, stream=stream)
+        self._stages[self._capture_of(stream) if verb == "remove" else "face"].tell(verb, stream=stream)
         return {"stream": stream}
+
+    def _capture_of(self, stream: str) -> str:
+        """The name of the process that reads it."""
+        streams = [spec.stream for spec in self._specs]
+        return capture_name(captures_of(self._specs)[streams.index(stream)])
 
     def _add(self, uri: str) -> str:
         if uri.startswith("camera:") and uri.removeprefix("camera:").isdecimal():
@@ -323,68 +378,38 @@ class StreamedRun:
             raise UsageError("ctl add: expected a live source, such as rtsp://HOST/PATH or camera:0")
         taken = [known.stream for known in self._specs]
         (spec,) = resolve_sources(sources, cameras, self.config.rtsp_transport, taken=taken)
+        if self._capture_is_through or self._stages["face"].process.poll() == 0:
+            raise RunError("the run is about to end")
         spec = replace(spec, live=True)
         self._specs.append(spec)
         write_streams(self._directory.path, self._specs)
-        self._stages["capture"].tell("add", stream=spec.stream)
+        capture = self._capture_of(spec.stream)
+        self._lives[frames_link(capture)] = 0
+        self._write_lives()
+        self._stages["face"].tell("links")
+        self._stages[capture] = StageProcess(capture, self._directory.path)
         return spec.stream
 
     def _look(self) -> None:
         """Log what befell the feeds, and renew the snapshot."""
-        capture = self._stages["capture"]
-        for event in capture.events:
-            self._connected[event.stream] = event.kind in ("connected", "changed", "damaged")
-            self._log(f"{event.stream}: {event.kind}" + (f": {event.text}" if event.text else ""))
-        capture.events.clear()
+        for capture in self._captures:
+            for event in capture.events:
+                self._connected[event.stream] = event.kind in ("connected", "changed", "damaged")
+                self._log(f"{event.stream}: {event.kind}" + (f": {event.text}" if event.text else ""))
+            capture.events.clear()
         if time.monotonic() - self._snapshot_seconds >= _SNAPSHOT_SECONDS:
             self._look_now()
 
     def _look_now(self) -> RunSnapshot:
         self._snapshot_seconds = time.monotonic()
-        capture, sink = self._stages["capture"], self._stages["sink"]
-        streams = []
-        for spec in self._specs:
-            name = spec.stream
-            mine, here = capture.ledgers.get(name, Ledger(name)), sink.ledgers.get(name, Ledger(name))
-            seen, ended = sink.seen.get(name), bool(mine.ended) and name in capture.ledgers
-            dropped = dict(mine.dropped)
-            for key, frames in here.dropped.items():
-                dropped[key] = max(dropped.get(key, 0), frames)
-            streams.append(
-                StreamSnapshot(
-                    name,
-                    connected=not ended and self._connected.get(name, not spec.feed),
-                    ended=ended,
-                    epoch=seen.epoch if seen else 0,
-                    captured=max(mine.captured, here.captured),
-                    delivered=here.delivered,
-                    dropped=dropped,
-                    faces=seen.faces if seen else 0,
-                    reconnects=mine.reconnects,
-                )
-            )
-        # How many wait before a stage only the one before it knows.
-        passed_on = {receiver: self._stages[sender].passed_on for sender, receiver in LINKS.values()}
-        stages = tuple(
-            StageSnapshot(
-                name,
-                stage.started and stage.alive,
-                stage.life,
-                stage.waiting + passed_on.get(name, 0),
-                sink.timings.get((name, ""), Histogram()),
-            )
-            for name, stage in self._stages.items()
+        stages = stages_of(self._stages, self._lives)
+        self._snapshot = RunSnapshot(
+            self._snapshot_seconds - self._began_seconds,
+            all(stage.running for stage in stages),
+            streams_of(self._specs, self._stages, self._connected),
+            stages,
+            engines_of(self.engines, self._stages),
         )
-        engines = tuple(
-            EngineSnapshot(
-                *(entry["name"], entry["backend"], entry["precision"], entry["trained"]),
-                sink.timings.get(("infer", entry["name"]), Histogram()),
-            )
-            for entry in self.engines
-        )
-        uptime_seconds = self._snapshot_seconds - self._began_seconds
-        ready = all(stage.running for stage in stages)
-        self._snapshot = RunSnapshot(uptime_seconds, ready, tuple(streams), stages, engines)
         self._show(self._snapshot)
         return self._snapshot
 
@@ -403,7 +428,7 @@ class StreamedRun:
         complaint = death or next(filter(_complains, self._stages.values()), sink if sink.failed else None)
         if complaint is not None and complaint is self._too_often:
             raise StageError(
-                f"the {complaint.name} stage died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "
+                f"{complaint.title} died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "
                 f"last time: {complaint.how_it_ended()}; the files were closed as far as they went",
                 complaint.failure.traceback if complaint.failure else "",
             )
@@ -415,18 +440,17 @@ class StreamedRun:
     def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
         """Capture stops, the others are ended; the sink closes its files, by the books that capture has kept.
         After a death, or when the streams did not come to their end in time."""
-        capture, sink = self._stages["capture"], self._stages["sink"]
-        reason = _why(death, wish)
+        sink, reason = self._stages["sink"], _why(death, wish)
         began = time.monotonic()
         deadline = began + _AFTER_DEATH_SECONDS
-        capture.tell("stop", reason)
-        while capture.alive and time.monotonic() < deadline - 1.5:
+        self._stop_captures(reason)
+        while any(capture.alive for capture in self._captures) and time.monotonic() < deadline - 1.5:
             self._listen()
             time.sleep(0.02)
         self._listen()
-        for name in ("capture", "face", "infer"):
-            if self._stages[name].alive:
-                self._stages[name].process.kill()
+        for stage in self._stages.values():
+            if stage.alive and stage is not sink:
+                stage.process.kill()
         sink.tell("stop", reason)
         while sink.alive and time.monotonic() < deadline:
             self._listen()
@@ -458,11 +482,36 @@ class StreamedRun:
         for stage in self._stages.values():
             stage.listen()
 
+    def _first_words(self) -> dict[str, dict[str, Any]]:
+        """Wait for the capture processes: by name, what they found. Once one is there, feeds of which the
+        others may be waiting have a little longer; a file is waited for."""
+        numbers = zip(captures_of(self._specs), self._specs, strict=True)
+        waited_for = {capture_name(number) for number, spec in numbers if not spec.feed}
+        there_since: float | None = None
+
+        def enough() -> bool:
+            nonlocal there_since
+            ready = {capture.name for capture in self._captures if capture.ready}
+            if there_since is None and any(
+                capture.ready[0]["infos"] for capture in self._captures if capture.ready
+            ):
+                there_since = time.monotonic()
+            late = there_since is not None and time.monotonic() - there_since > FIRST_WORD_SECONDS
+            return len(ready) == len(self._captures) or (late and waited_for <= ready)
+
+        self._wait_for_start(enough, "capture")
+        # Those that come later are heard by `_mend`; these are started by `wait`.
+        return {capture.name: capture.ready[0] for capture in self._captures if capture.ready}
+
     def _ready(self, name: str) -> dict[str, Any]:
         """Wait until a stage is ready; what it found."""
         stage = self._stages[name]
+        self._wait_for_start(lambda: bool(stage.ready), name)
+        return stage.ready.pop(0)
+
+    def _wait_for_start(self, true: Callable[[], bool], name: str) -> None:
         deadline = time.monotonic() + START_SECONDS
-        while not stage.ready:
+        while not true():
             self._listen()
             self._look()
             if (death := self._first_death()) is not None:
@@ -474,7 +523,6 @@ class StreamedRun:
             if time.monotonic() > deadline:
                 raise StageError(f"the {name} stage was not ready within {START_SECONDS:g} s")
             time.sleep(0.01)
-        return stage.ready.pop(0)
 
     def _prepare_neutral(self, folder: Path) -> None:
         """A neutral that is given is looked at here, so that a bad one is found before anything starts."""
@@ -487,17 +535,21 @@ class StreamedRun:
         if self.config.save_neutral:
             profile.check_target(Path(self.config.save_neutral))
 
-    def _set_up(self, folder: Path) -> None:
+    def _set_up(self, folder: Path, infos: Mapping[str, Sequence[StreamInfo]]) -> None:
+        """infos: by capture process, the streams that are there."""
         specs = [resolve(name).spec for name in self.config.engine]
         from pipeline.faces import Wanted
 
         shapes = Wanted.by(specs).pixels()
         to_sink = self.config.window or any(out.lower().endswith(".mp4") for out in self.config.out)
         rings = [crops_ring(shapes, self.config.max_faces)]
-        if self.infos:
-            # A live source that is not yet there brings a ring with it, should its pictures be larger.
-            sizes = [info.size_wh for info in self.infos]
-            rings.append(frames_ring((max(w for w, _ in sizes), max(h for _, h in sizes)), to_sink=to_sink))
+        for name, streams in infos.items():
+            if streams:
+                # A live source that is not yet there brings a ring with it, should its pictures be larger.
+                sizes = [info.size_wh for info in streams]
+                largest = max(w for w, _ in sizes), max(h for _, h in sizes)
+                link = frames_link(name)
+                rings.append(frames_ring(largest, to_sink=to_sink, link=link, captures=len(self._captures)))
         create_rings(folder, rings)
         setup = {
             "header": self.header,
@@ -514,25 +566,9 @@ class StreamedRun:
         part.replace(path)
 
 
-def _listed(stream: StreamSnapshot) -> dict[str, Any]:
-    """A line of `ctl list`."""
-    dropped = sum(stream.dropped.values())
-    state = "ended" if stream.ended else "connected" if stream.connected else "not connected"
-    return {
-        "stream": stream.stream,
-        "state": state,
-        "captured": stream.captured,
-        "delivered": stream.delivered,
-        "dropped": dropped,
-        "faces": stream.faces,
-        "epoch": stream.epoch,
-        "reconnects": stream.reconnects,
-    }
-
-
 def _why(death: StageProcess | None, wish: str | None) -> str:
     """Why the streams end that had no end of their own."""
-    return f"the {death.name} stage failed" if death is not None else wish or "the run ended"
+    return f"{death.title} failed" if death is not None else wish or "the run ended"
 
 
 def _complains(stage: StageProcess) -> bool:

@@ -1,4 +1,4 @@
-"""`python -m pipeline.stages STAGE FOLDER LIFE`: one worker process of a run, started by the supervisor."""
+"""`python -m pipeline.stages NAME FOLDER LIFE`: one worker process of a run, started by the supervisor."""
 
 from __future__ import annotations
 

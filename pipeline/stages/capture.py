@@ -1,8 +1,9 @@
 """capture: decode, stamp, hand over. A file waits for the rest of the pipeline; a live source keeps up.
 
-Every live source is read in a thread of its own, and so is every --source that is played as if it were live;
-files that wait are read one after another, in one more thread. The main thread takes frames from their lanes,
-turn by turn, whenever the face stage has room; it alone knows rings and sockets.
+A feed has such a process to itself (`sources.captures_of`); everything else shares one. There every live
+source is read in a thread of its own, and so is every --source that is played as if it were live; files that
+wait are read one after another, in one more thread. The main thread takes frames from their lanes, turn by
+turn, whenever the face stage has room; it alone knows rings and sockets.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -29,13 +30,12 @@ from pipeline.feed import FeedEvent, live_frames
 from pipeline.lanes import Lane, next_turn
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 from pipeline.ring import PixelRef, Ring, attach_ring, create_rings, packed_bytes, ring_names
-from pipeline.sources import SourceSpec, open_source, read_streams
+from pipeline.sources import SourceSpec, captures_of, open_source, read_streams
 from pipeline.stages.links import Outgoing
-from pipeline.stages.worker import Worker, info_entry
+from pipeline.stages.wiring import frames_link, kind_of, number_of
+from pipeline.stages.worker import FIRST_WORD_SECONDS, Worker, info_entry
 from pipeline.streams import Event, FramePacket, StreamBegin, StreamEnd, frames_ring
 
-_FIRST_WORD_SECONDS = 2.0
-"""So long after the first live source is there the others may still come into the header."""
 _REPORT_EVERY_SECONDS = 0.25
 _WHOLE_SECONDS = 10.0
 """Damage after so long without any is worth a word."""
@@ -46,8 +46,10 @@ _GROWTH = 1.5
 
 
 def run(worker: Worker) -> None:
+    specs = read_streams(worker.folder)
+    mine = [n for n, capture in enumerate(captures_of(specs)) if capture == number_of(worker.name)]
     feeds = _Feeds(worker.config, worker.folder)
-    feeds.plan(read_streams(worker.folder))
+    feeds.plan({number: specs[number] for number in mine}, beside_feeds=any(spec.feed for spec in specs))
     if not worker.life:
         feeds.await_first_words(worker)
     infos = [info_entry(info) for info in feeds.infos]
@@ -128,17 +130,20 @@ class _Feeds:
         """Whether a stream is there from the start; a file's begins when its turn comes."""
         return any(feed.live and feed.spec.stream == stream for feed in self._all)
 
-    def plan(self, specs: Sequence[SourceSpec], first: int = 0) -> None:
-        """Make lanes for sources, the first of this number, and begin to read those that are live.
+    def plan(self, specs: Mapping[int, SourceSpec], beside_feeds: bool) -> None:
+        """Make lanes for sources, by the numbers of their streams, and begin to read those that are live.
 
         Whether it is live shows of some only when it is open: those are looked at, all at once. One of them
         that cannot be reached is taken for a camera that will be, where the run has live sources anyway.
+
+        Args:
+            beside_feeds: the run has feeds, here or in other processes.
 
         Raises:
             SourceError: a source that is not live cannot be read.
         """
         unknown: list[tuple[int, SourceSpec, StreamEnd | None]] = []
-        for number, spec in enumerate(specs, first):
+        for number, spec in specs.items():
             before = read_book(self._folder, number)
             if before is not None and before.ledger.ended != RUNNING:
                 self.ended_before.append(before)
@@ -149,9 +154,8 @@ class _Feeds:
         self.begin(live=True)
         with ThreadPoolExecutor(_MOST_LOOKS) as pool:
             looks = list(pool.map(_look_at, [spec for _, spec, _ in unknown]))
-        has_live = any(feed.live for feed in self._all) or any(
-            isinstance(look, StreamInfo) and look.live for look in looks
-        )
+        has_live = beside_feeds or any(feed.live for feed in self._all)
+        has_live |= any(isinstance(look, StreamInfo) and look.live for look in looks)
         for (number, spec, before), look in zip(unknown, looks, strict=True):
             if isinstance(look, StreamInfo):
                 self._add(number, spec, look, before)
@@ -192,7 +196,7 @@ class _Feeds:
         first: float | None = None
         while any(feed.info is None and not feed.failure for feed in self._all):
             first = first or (time.monotonic() if self.infos else None)
-            if worker.wish() or (first is not None and time.monotonic() - first > _FIRST_WORD_SECONDS):
+            if worker.wish() or (first is not None and time.monotonic() - first > FIRST_WORD_SECONDS):
                 return
             time.sleep(0.02)
 
@@ -354,7 +358,11 @@ class _Frames:
 
     def __init__(self, worker: Worker) -> None:
         self._folder, self._stage, self._to_sink = worker.folder, worker.stage, worker.pixels_to_sink
-        self.rings: list[Ring] = [worker.ring(name) for name in ring_names(worker.folder, "frames")]
+        self._link, self._captures = (
+            frames_link(worker.name),
+            sum(kind_of(x) == "frames" for x in worker.lives),
+        )
+        self.rings: list[Ring] = [worker.ring(name) for name in ring_names(worker.folder, self._link)]
         """The largest last."""
 
     @property
@@ -377,7 +385,9 @@ class _Frames:
 
     def _make(self, image_bgr: NDArray[np.uint8]) -> None:
         size_wh = (image_bgr.shape[1], image_bgr.shape[0])
-        spec = frames_ring(size_wh, to_sink=self._to_sink, index=len(self.rings))
+        spec = frames_ring(
+            size_wh, to_sink=self._to_sink, index=len(self.rings), link=self._link, captures=self._captures
+        )
         if self.rings:
             least = int(_GROWTH * self.rings[-1].spec.slot_bytes)
             spec = replace(spec, slot_bytes=max(spec.slot_bytes, least))
@@ -391,9 +401,8 @@ class _Loop:
     def __init__(self, worker: Worker, feeds: _Feeds) -> None:
         self._worker, self._feeds = worker, feeds
         self._frames = _Frames(worker)
-        self._out = Outgoing(worker, "frames", self._frames.rings)
+        self._out = Outgoing(worker, frames_link(worker.name), self._frames.rings)
         self._lanes = list(feeds.lanes)
-        self._streams = len(read_streams(worker.folder))
         self._begun: set[str] = set()
         self._reported_at = 0.0
         for end in feeds.ended_before:
@@ -424,22 +433,13 @@ class _Loop:
             command = self._worker.commands.popleft()
             for lane in self._lanes:
                 if command.verb in ("down", "up"):
-                    lane.hold("restarting" if command.verb == "down" else None)
+                    lane.hold(command.verb == "down")
                 elif command.verb == "remove" and lane.stream == command.stream:
                     lane.close("removed")
-            if command.verb == "add":
-                self._add()
 
     def _forget_unread(self) -> None:
         begun, live = self._begun, self._feeds.is_live
         self._lanes = [lane for lane in self._lanes if lane.stream in begun or live(lane.stream)]
-
-    def _add(self) -> None:
-        specs = read_streams(self._worker.folder)
-        known = set(map(id, self._feeds.lanes))
-        self._feeds.plan(specs[self._streams :], self._streams)
-        self._lanes += [lane for lane in self._feeds.lanes if id(lane) not in known]
-        self._streams = len(specs)
 
     def _hand_over(self, lane: Lane) -> None:
         item = lane.take()

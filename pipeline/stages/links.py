@@ -12,13 +12,16 @@ renewed channel
 from __future__ import annotations
 
 import contextlib
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
-from pipeline.channels import Receiver, Sender
+from pipeline.channels import Receiver, Sender, wait
 from pipeline.errors import PeerLostError
 from pipeline.ring import Ring, Rings
-from pipeline.stages.worker import LINKS, Worker
+from pipeline.stages.wiring import ends_of, kind_of, link_socket
+from pipeline.stages.worker import Worker
 from pipeline.streams import (
     HAND_OVERS,
     FacesPacket,
@@ -27,11 +30,14 @@ from pipeline.streams import (
     ResultsPacket,
     StreamBegin,
     StreamEnd,
+    frames_credits,
 )
 
 Mark = StreamBegin | StreamEnd
 _SLICE_SECONDS = 0.1
 """How often a wait looks up to give a heartbeat."""
+_COMING_BACK_SLICE_SECONDS = 0.01
+"""How often it looks whether the other end has come back."""
 
 
 class Outgoing:
@@ -43,7 +49,7 @@ class Outgoing:
     def __init__(self, worker: Worker, name: str, rings: Sequence[Ring | Rings]) -> None:
         """rings: those whose slots are passed on with messages."""
         self._worker, self._name, self._rings = worker, name, rings
-        self._receiver = LINKS[name][1]
+        self._receiver = ends_of(name)[1]
         self._marks: dict[str, Mark] = {}
         self._untold: deque[Mark] = deque()
         self._unconfirmed: deque[str] = deque()
@@ -128,8 +134,7 @@ class Outgoing:
 
     def _open(self) -> None:
         self._life = self._worker.lives[self._name]
-        path = HAND_OVERS[self._name].endpoint(self._worker.folder, self._life)
-        self._sender = Sender(path, self._name)
+        self._sender = Sender(link_socket(self._worker.folder, self._name, self._life), self._name)
 
     def _renew(self) -> None:
         self._worker.await_life(self._name, self._life)
@@ -152,60 +157,96 @@ def _stream(message: Mark | FramePacket | FacesPacket | ResultsPacket) -> str:
     return message.frame.stamp.stream
 
 
+@dataclass(eq=False)
+class _End:
+    """The receiving end of one channel."""
+
+    link: str
+    life: int
+    receiver: Receiver
+    gone: bool = False
+    """The sender is gone, and its next life is not yet there."""
+
+
 class Incoming:
-    """The receiving end of a channel between two stages."""
+    """The receiving ends of all channels of a kind: of one sender, or of several, which take turns."""
 
     def __init__(
-        self,
-        worker: Worker,
-        name: str,
-        rings: Sequence[Ring | Rings],
-        work_off: Callable[[], None] = lambda: None,
+        self, worker: Worker, kind: str, rings: Sequence[Rings], work_off: Callable[[], None] = lambda: None
     ) -> None:
         """rings: those whose slots come with messages; `work_off`: finish what has been received."""
-        self._worker, self._name, self._rings, self._work_off = worker, name, rings, work_off
-        self._open()
+        self._worker, self._kind, self._rings, self._work_off = worker, kind, rings, work_off
+        self._ends: list[_End] = []
+        self._in_work: deque[_End] = deque()
+        self._open_new()
 
     @property
     def ended(self) -> bool:
-        """Whether the sender has ended, and all that it sent has arrived."""
-        return self._receiver.ended
+        """Whether all senders have ended, and all that they sent has arrived."""
+        return all(end.receiver.ended for end in self._ends)
 
     def receive(self, wait: bool = True) -> Message | None:
         """The next message; None at the end and, when not to `wait`, when there is none now.
 
         Raises:
-            PeerLostError: the sender is gone and will not come back.
+            PeerLostError: a sender is gone and will not come back.
         """
-        while not self._receiver.ended:
+        while True:
             self._worker.tick()
-            try:
-                message = self._receiver.receive(_SLICE_SECONDS if wait else 0)
-                if message is not None:
+            self._open_new()
+            for end in self._ends:
+                if (message := self._next(end)) is not None:
+                    self._ends.remove(end)
+                    self._ends.append(end)
+                    self._in_work.append(end)
                     return message
-                if self._worker.lives[self._name] == self._life or self._receiver.met:
-                    if not wait:
-                        return None
-                    continue
-            except PeerLostError:
-                pass
-            self._renew()
-        return None
+            if self.ended or not wait:
+                return None
+            self._await_something()
 
     def done(self) -> None:
-        """A message has been worked through, once for every one received."""
-        self._receiver.done()
+        """The oldest message that was received and not yet done has been worked through."""
+        self._in_work.popleft().receiver.done()
 
-    def _open(self) -> None:
-        row = HAND_OVERS[self._name]
-        self._life = self._worker.lives[self._name]
-        path = row.endpoint(self._worker.folder, self._life)
-        self._receiver = Receiver(path, self._name, row.credits)
+    def _next(self, end: _End) -> Message | None:
+        if end.receiver.ended:
+            return None
+        try:
+            if (message := end.receiver.receive(0)) is not None:
+                return message
+        except PeerLostError:
+            if not end.gone:
+                end.gone = True
+                self._work_off()
+        if self._worker.lives[end.link] != end.life:
+            if end.gone or not end.receiver.met:
+                self._renew(end)
+        elif end.gone:
+            self._worker.expect_life(end.link, end.life)
+        return None
 
-    def _renew(self) -> None:
+    def _await_something(self) -> None:
+        # One that is gone would say so again and again.
+        there = [end.receiver for end in self._ends if not end.gone]
+        slice_seconds = _SLICE_SECONDS if len(there) == len(self._ends) else _COMING_BACK_SLICE_SECONDS
+        if there:
+            wait(there, slice_seconds)
+        else:
+            time.sleep(slice_seconds)
+
+    def _open_new(self) -> None:
+        known = {end.link for end in self._ends}
+        links = [link for link in self._worker.lives if kind_of(link) == self._kind]
+        self._ends += [self._open(link, len(links)) for link in links if link not in known]
+
+    def _open(self, link: str, of: int) -> _End:
+        credits = frames_credits(of) if self._kind == "frames" else HAND_OVERS[self._kind].credits
+        life = self._worker.lives[link]
+        return _End(link, life, Receiver(link_socket(self._worker.folder, link, life), link, credits))
+
+    def _renew(self, end: _End) -> None:
         self._work_off()
-        self._worker.await_life(self._name, self._life)
-        self._receiver.close()
+        end.receiver.close()
         for ring in self._rings:
-            ring.reclaim(self._worker.stage)
-        self._open()
+            ring.reclaim(self._worker.stage, producer=end.link if self._kind == "frames" else None)
+        self._ends[self._ends.index(end)] = self._open(end.link, len(self._ends))

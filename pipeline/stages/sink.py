@@ -181,8 +181,14 @@ class _Loop:
         while self._worker.commands:
             command = self._worker.commands.popleft()
             if command.verb == "down":
-                self._down = command.reason
-                for stream in self._open.values():
+                hit = [
+                    self._open[s]
+                    for s in ([command.stream] if command.stream else self._open)
+                    if s in self._open
+                ]
+                if not command.stream:
+                    self._down = command.reason
+                for stream in hit:
                     stream.restarted = command.reason
                     restarts = stream.ledger.restarts
                     restarts[command.reason] = restarts.get(command.reason, 0) + 1

@@ -15,7 +15,7 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -29,14 +29,14 @@ from pipeline.config import RunConfig
 from pipeline.errors import AustreamError, PeerLostError, TransportError
 from pipeline.messages import StreamInfo
 from pipeline.ring import Ring, Rings, attach_ring
+from pipeline.stages.wiring import line_socket, stage_of
 from pipeline.streams import HAND_OVERS, Beat, Control, Failure, Message, Ready
 
-STAGES = ("capture", "face", "infer", "sink")
 ORPHAN_SECONDS = 3.0
 CONFIG_FILE, SETUP_FILE, NEUTRAL_FILE = "config.json", "setup.json", "neutral.npz"
 LIVES_FILE = "lives.json"
-LINKS = {"frames": ("capture", "face"), "faces": ("face", "infer"), "results": ("infer", "sink")}
-"""The channels between stages: who sends, who receives."""
+FIRST_WORD_SECONDS = 2.0
+"""So long after the first live source is there the others may still come into the header."""
 BEAT_SECONDS = 0.25
 """How often a worker says that it is alive."""
 _PATIENCE_SECONDS, _SINK_PATIENCE_SECONDS = 5.0, 30.0
@@ -54,15 +54,15 @@ class Worker:
     supervisor's word arrives. Where a step may take longer, `take_time` says so first.
     """
 
-    def __init__(self, stage: str, folder: Path, life: int = 0) -> None:
-        """life: how often this stage was started anew."""
-        self.stage, self.folder, self.life = stage, folder, life
+    def __init__(self, name: str, folder: Path, life: int = 0) -> None:
+        """name: one of the `wiring`; life: how often this process was started anew."""
+        self.name, self.stage, self.folder, self.life = name, stage_of(name), folder, life
         self.config = RunConfig.from_mapping(json.loads((folder / CONFIG_FILE).read_text()), "run")
         log.set_up(self.config.log_json)
-        control, reports = HAND_OVERS["control"], HAND_OVERS["reports"]
-        index = line_index(stage, life)
-        self._control = Receiver(control.endpoint(folder, index), "control", control.credits)
-        self._reports = Sender(reports.endpoint(folder, index), "reports")
+        self._control = Receiver(
+            line_socket(folder, "control", name, life), "control", HAND_OVERS["control"].credits
+        )
+        self._reports = Sender(line_socket(folder, "reports", name, life), "reports")
         self._setup: dict[str, Any] = {}
         self._wish: str | None = None
         self._started = False
@@ -74,7 +74,7 @@ class Worker:
         """Messages that the next stage has not yet worked through."""
         self.commands: deque[Control] = deque()
         """What the supervisor has asked of this stage and the stage has not yet done."""
-        self.lives = dict.fromkeys(LINKS, 0)
+        self.lives: dict[str, int] = {}
         """By channel between two stages: how often one of its ends was started anew."""
 
     def tick(self) -> None:
@@ -155,11 +155,15 @@ class Worker:
         """
         while self.lives[link] == life:
             self.tick()
-            will_not = self._wish is not None or not self._setup["restarts"]
-            if will_not and self.lives[link] == life:
-                raise PeerLostError(f"{link}: the process at the other end is gone")
+            self.expect_life(link, life)
             time.sleep(_HEAR_EVERY_SECONDS)
         return self.lives[link]
+
+    def expect_life(self, link: str, life: int) -> None:
+        """PeerLostError if the other end of a channel has gone and will not be started anew."""
+        will_not = self._wish is not None or not self._setup["restarts"]
+        if will_not and self.lives[link] == life:
+            raise PeerLostError(f"{link}: the process at the other end is gone")
 
     @property
     def header(self) -> dict[str, Any]:
@@ -221,27 +225,6 @@ def patience_seconds(stage: str) -> float:
     return _SINK_PATIENCE_SECONDS if stage == "sink" else _PATIENCE_SECONDS
 
 
-def line_index(stage: str, life: int) -> int:
-    """Which of the sockets between supervisor and workers are those of this life of a stage."""
-    return STAGES.index(stage) + len(STAGES) * life
-
-
-def sockets_of(stage: str, folder: Path, life: int, lives: Mapping[str, int]) -> list[Path]:
-    """The sockets that a life of a stage may have made; when it is killed, their files stay.
-
-    Args:
-        lives: by channel, how often it was renewed so far.
-    """
-    control = HAND_OVERS["control"].endpoint(folder, line_index(stage, life))
-    channels = [
-        HAND_OVERS[link].endpoint(folder, number)
-        for link, (_, receiver) in LINKS.items()
-        if receiver == stage
-        for number in range(lives[link] + 1)
-    ]
-    return [control, *channels]
-
-
 def stream_info(entry: dict[str, Any]) -> StreamInfo:
     """A StreamInfo from the JSON of its fields."""
     return StreamInfo(**{**entry, "size_wh": tuple(entry["size_wh"])})
@@ -251,16 +234,16 @@ def info_entry(info: StreamInfo) -> dict[str, Any]:
     return asdict(info)
 
 
-def work(stage: str, folder: Path, life: int = 0) -> int:
-    """The process of one stage from beginning to end; its exit code."""
+def work(name: str, folder: Path, life: int = 0) -> int:
+    """A process from beginning to end; its exit code."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(
         signal.SIGTERM, lambda *_: None
     )  # not SIG_IGN, which a compiler that is started would inherit
-    parent = os.getppid()
+    parent, stage = os.getppid(), stage_of(name)
     threading.Thread(target=_leave_when_orphaned, args=(parent, stage, folder), daemon=True).start()
     cv2.setNumThreads(1)  # the stages run side by side: a pool in each would only get in the others' way
-    worker = Worker(stage, folder, life)
+    worker = Worker(name, folder, life)
     try:
         import_module(f"pipeline.stages.{stage}").run(worker)
         worker.take_time(_LEAVING_SECONDS)

@@ -101,8 +101,8 @@ class LiveRun:
         return running_instances()[self.process.pid].parent
 
     def workers(self) -> dict[str, int]:
-        """Pids by stage."""
-        found: dict[str, int] = {}
+        """Pids by name; those of spares by `spare face` and `spare infer`."""
+        found: dict[str, list[tuple[int, int]]] = {}
         for entry in Path("/proc").iterdir():
             try:
                 parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
@@ -110,8 +110,12 @@ class LiveRun:
             except (OSError, IndexError, ValueError):
                 continue
             if parent == self.process.pid and b"pipeline.stages" in words:
-                found[words[words.index(b"pipeline.stages") + 1].decode()] = int(entry.name)
-        return found
+                name, _, life = words[words.index(b"pipeline.stages") + 1 :][:3]
+                found.setdefault(name.decode(), []).append((int(life), int(entry.name)))
+        # A spare's life is the one after that of the process at work.
+        by_life = {name: sorted(lives) for name, lives in found.items()}
+        workers = {name: lives[0][1] for name, lives in by_life.items()}
+        return workers | {f"spare {name}": lives[1][1] for name, lives in by_life.items() if lives[1:]}
 
     def stop(self) -> int:
         """End it as Ctrl-C does; its exit code."""

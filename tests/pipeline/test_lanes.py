@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.books import RUNNING
-from pipeline.lanes import WAITING, Lane, Waiting, next_turn
+from pipeline.lanes import CATCH_UP_SECONDS, HELD_BYTES, WAITING, Lane, Waiting, next_turn
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
 from pipeline.streams import StreamEnd
 
@@ -171,16 +171,41 @@ def test_what_a_thread_brings_after_the_end_is_not_counted() -> None:
     assert (end.ledger.captured, end.ledger.ended) == (1, "removed")
 
 
-def test_frames_dropped_while_a_stage_is_down_say_so_and_leave_the_stride_alone() -> None:
+def test_frames_wait_for_a_stage_that_is_down_as_far_as_memory_goes(monkeypatch: pytest.MonkeyPatch) -> None:
     lane = live("feed")
-    lane.hold("restarting")
+    most = HELD_BYTES // frame("feed", 0).image_bgr.nbytes
+    monkeypatch.setattr("pipeline.lanes.HELD_BYTES", HELD_BYTES // most * 20)
+    lane.hold(True)
     for seq in range(300):
         put(lane, seq, seq / 30)
-    assert lane.statement().ledger.dropped == {("capture", "restarting"): 300 - WAITING}
-    lane.hold(None)
-    put(lane, 300, 10.0)
-    item = lane.take(), lane.take()
-    assert all(isinstance(x, Waiting) and x.stride == 1 for x in item)
+    assert lane.statement().ledger.dropped == {("capture", "restarting"): 300 - 20}
+    lane.hold(False)
+    taken = []
+    for seq in range(300, 340):  # two go for one that comes
+        put(lane, seq, 10.0 + seq / 30)
+        taken += [lane.take().frame.stamp.seq for _ in range(2) if lane.waits]  # type: ignore[union-attr]
+    # With the first that comes the oldest goes; then nothing more is lost.
+    assert taken == list(range(281, 340))
+    assert lane.statement().ledger.dropped == {("capture", "restarting"): 300 - 20 + 1}
+
+
+def test_what_cannot_catch_up_goes_at_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [100.0]
+    monkeypatch.setattr("pipeline.lanes.time.monotonic", lambda: clock[0])
+    lane = live("feed")
+    lane.hold(True)
+    for seq in range(20):
+        put(lane, seq, seq / 30)
+    lane.hold(False)
+    for seq in range(20, 125):  # one goes for one that comes
+        clock[0] += 1 / 30
+        put(lane, seq, seq / 30)
+        lane.take()
+        behind = lane.frames_waiting
+        assert behind == (20 if clock[0] - 100.0 <= CATCH_UP_SECONDS else WAITING - 1), seq
+    assert lane.statement().ledger.dropped == {("capture", "restarting"): 21 - WAITING}
 
 
 @settings(deadline=None)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.config import RunConfig
 from pipeline.lanes import WAITING
 from pipeline.snapshot import LATENCY_BOUNDS_MS, Histogram, RunSnapshot
-from pipeline.stages.worker import LINKS, STAGES
+from pipeline.stages.wiring import LINKS, STAGES
 from pipeline.streams import HAND_OVERS
 from pipeline.supervisor import StreamedRun
 

@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from pipeline.channels import Sender
-from pipeline.stageprocess import StageProcess, _wants_a_processor
-from pipeline.stages.worker import line_index, patience_seconds
-from pipeline.streams import HAND_OVERS, Beat
+from pipeline.stageprocess import StageProcess, _thread_states
+from pipeline.stages.wiring import line_socket
+from pipeline.stages.worker import patience_seconds
+from pipeline.streams import Beat
 
 
 @pytest.fixture
@@ -44,17 +45,35 @@ A_THREAD_SPINS = (
     indirect=["process"],
     ids=["spins", "a thread spins", "sleeps", "locked"],
 )
-def test_only_who_could_run_wants_a_processor(process: int, wants: bool) -> None:
-    assert _wants_a_processor(process) == wants
+def test_only_who_could_run_thread_states(process: int, wants: bool) -> None:
+    assert ("R" in _thread_states(process)) == wants
+    assert "T" not in _thread_states(process)
     os.kill(process, signal.SIGSTOP)
     deadline = time.monotonic() + 20
-    while _wants_a_processor(process) and time.monotonic() < deadline:
+    while _thread_states(process) != {"T"} and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert not _wants_a_processor(process)
+    assert _thread_states(process) == {"T"}
 
 
 def test_a_process_that_is_gone_wants_nothing() -> None:
-    assert not _wants_a_processor(2**22 + 1)
+    assert not _thread_states(2**22 + 1)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+def test_a_process_that_was_stopped_is_not_waited_for(sleeper: StageProcess) -> None:
+    sleeper.started = True
+    sleeper._heard_seconds = time.monotonic() - 1.0
+    assert not sleeper.hangs  # asleep it may yet wake up
+    os.kill(sleeper.process.pid, signal.SIGSTOP)
+    deadline = time.monotonic() + 20
+    while not sleeper.hangs and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert sleeper.hangs
+    sleeper.forgive()  # all of the program had been stopped
+    assert not sleeper.hangs
+    sleeper.kill_hung()
+    assert sleeper.how_it_ended() == "it was stopped"
+    assert not sleeper.alive
 
 
 @pytest.fixture
@@ -83,7 +102,7 @@ def test_a_stage_that_starts_may_say_nothing_for_longer_but_not_for_ever(sleeper
 def test_a_stage_is_at_length_from_when_it_asks_for_time_until_it_goes_on_or_the_time_is_over(
     sleeper: StageProcess, tmp_path: Path
 ) -> None:
-    worker = Sender(HAND_OVERS["reports"].endpoint(tmp_path, line_index("sink", 0)), "reports")
+    worker = Sender(line_socket(tmp_path, "reports", "sink", 0), "reports")
     usual = patience_seconds("sink")
 
     def beat(patience: float) -> None:

@@ -258,7 +258,7 @@ def test_without_the_sinks_word_the_ledgers_are_those_of_the_books(tmp_path: Pat
     }
     run = StreamedRun.__new__(StreamedRun)
     run._specs, run._directory = specs, SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
-    sink = SimpleNamespace(name="sink", ledgers=told)
+    sink = SimpleNamespace(title="the sink stage", ledgers=told)
     run._stages = {"sink": sink}  # type: ignore[dict-item]
     a, b, c = run._ledgers_by_the_books(sink, None)  # type: ignore[arg-type]
     assert (a.captured, a.delivered, a.in_flight, a.undecodable_packets) == (40, 26, 3, 3)

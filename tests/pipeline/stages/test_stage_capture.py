@@ -42,7 +42,7 @@ def feeds(folder: Path, *specs: SourceSpec, **options: object) -> _Feeds:
     """These, being read, the run started."""
     config = RunConfig(source=tuple(spec.uri for spec in specs), **options)  # type: ignore[arg-type]
     reading = _Feeds(config, folder)
-    reading.plan(specs)
+    reading.plan(dict(enumerate(specs)), beside_feeds=any(spec.feed for spec in specs))
     reading.begin(live=False)
     return reading
 
