@@ -21,7 +21,7 @@ from pipeline.wire import decode, encode
 RUNNING = ""
 """`Ledger.ended` in the book of a stream that has not ended."""
 _LENGTH = struct.Struct("<I")
-_SINKS_HEAD = struct.Struct("<IQ")
+_SINKS_HEAD = struct.Struct("<IQQ")
 
 
 class Book:
@@ -57,6 +57,8 @@ class Arrivals:
     """How often the sink had been started anew when it wrote this."""
     earlier: int
     """Frames that its earlier lives delivered."""
+    rows: int
+    """Of all frames that were delivered."""
     end: StreamEnd
     """The last frame delivered, with `frames` the index of the one to come next, and the ledger of what came
     here; the whole ledger once the stream has ended."""
@@ -85,7 +87,7 @@ class SinkBooks:
         stream = arrivals.end.stream
         if stream not in self._files:
             self._files[stream] = _opened(self._folder / f"arrivals.{len(self._files)}")
-        head = _SINKS_HEAD.pack(arrivals.life, arrivals.earlier)
+        head = _SINKS_HEAD.pack(arrivals.life, arrivals.earlier, arrivals.rows)
         os.pwrite(self._files[stream], head + _record(arrivals.end), 0)
 
 
@@ -99,8 +101,8 @@ def _sinks_books(folder: Path) -> dict[Path, Arrivals]:
     for path in folder.glob("arrivals.*"):
         data = path.read_bytes()
         if (end := _end(data[_SINKS_HEAD.size :], path)) is not None:
-            life, earlier = _SINKS_HEAD.unpack_from(data)
-            found[path] = Arrivals(life, earlier, end)
+            life, earlier, rows = _SINKS_HEAD.unpack_from(data)
+            found[path] = Arrivals(life, earlier, rows, end)
     return found
 
 

@@ -43,7 +43,8 @@ def go_on(target: Path, frames: int | None) -> tuple[Path, str | None]:
         if readable(last):
             left = "" if rotates else f", with {frames} frames"
         else:
-            left = " without an end and cannot be read" + ("" if rotates else f": {frames} frames are lost")
+            what = "what it holds" if rotates else f"its {frames} frames"
+            left = f" without an end, so that {what} cannot be read"
         LOG.warning("%s: left by the sink that died%s; %s goes on", last, left, following.name)
     return following, None if last is None else last.name
 

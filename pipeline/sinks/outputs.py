@@ -12,7 +12,7 @@ from typing import Any
 from engines.spec import EngineSpec
 from pipeline.errors import OutputError, UsageError
 from pipeline.rotation import Rotation, parse_rotation
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Sink, Taken
 from pipeline.sinks.csv import CsvSink
 from pipeline.sinks.files import file_names, named
 from pipeline.sinks.jsonl import JsonlSink
@@ -38,15 +38,15 @@ def open_sinks(
     rotate: str | None = None,
     keys: str | None = None,
     before_closing: Callable[[], object] = lambda: None,
-    after: Mapping[str, int] | None = None,
+    after: Mapping[str, Taken] | None = None,
 ) -> list[Sink]:
     """All sinks of a run, ready for their first stream.
 
     `outs`, `publish`, `window`, `rotate` and `keys` are the flags of the same names; `header` is the first
     row. `streams` names all streams that will be opened; `sources` are the files that are read, which no
     output may overwrite. `before_closing` is told when a file is about to be made whole during the run.
-    `after` is given where sinks of this run have died: how many frames of each stream the last ones had
-    taken. Their files stay as they are, and every output goes on in its next numbered one.
+    `after` is given where sinks of this run have died: by stream, what they had taken. Their files stay as
+    they are, and every output goes on in its next numbered one.
     Raises UsageError for what can never work and OutputError for what the system refuses; nothing is left
     behind then.
     """
@@ -59,7 +59,8 @@ def open_sinks(
         from pipeline.keys import server_keys
         from pipeline.sinks.publish import PublishSink
 
-        makers.append(partial(PublishSink, publish, header, server_keys(Path(keys)) if keys else None))
+        sent = {stream: taken.rows for stream, taken in (after or {}).items()}
+        makers.append(partial(PublishSink, publish, header, server_keys(Path(keys)) if keys else None, sent))
     if window:
         from pipeline.sinks.window import WindowSink
 
@@ -98,7 +99,7 @@ class _Builder:
         sources: Sequence[Path],
         rotation: Rotation | None = None,
         before_closing: Callable[[], object] = lambda: None,
-        after: Mapping[str, int] | None = None,
+        after: Mapping[str, Taken] | None = None,
     ) -> None:
         self._header, self._engines, self._streams = header, engines, streams
         self._rotation, self._before_closing, self._after = rotation, before_closing, after
@@ -150,9 +151,9 @@ class _Builder:
         """The sink of one output: one file, or with --rotate several; of all streams or of one."""
         first, continues = path, None
         if self._after is not None and (stream is None or stream in {*self._streams, *self._after}):
-            taken = sum(self._after.values()) if stream is None else self._after.get(stream, 0)
-            # With --rotate some of it is in files that were closed before, and nobody has counted.
-            first, continues = go_on(path, taken if self._rotation is None else None)
+            frames = sum(t.frames for name, t in self._after.items() if stream in (None, name))
+            # With --rotate some of them are in files that were closed before, and nobody has counted.
+            first, continues = go_on(path, frames if self._rotation is None else None)
         if self._rotation is None:
             return make(first, continues)
         return RotatingSink(

@@ -19,7 +19,7 @@ from pipeline.books import RUNNING, Arrivals, SinkBooks, read_book
 from pipeline.errors import PeerLostError
 from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
 from pipeline.sinks import open_sinks, stop_requested
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Sink, Taken
 from pipeline.snapshot import Histogram
 from pipeline.sources import read_streams
 from pipeline.stages.links import Incoming
@@ -83,11 +83,11 @@ def run(worker: Worker) -> None:
     worker.ready(paths=paths)
 
 
-def _taken(books: SinkBooks) -> dict[str, int]:
-    """By stream: frames that the last life of the sink took that had opened its files."""
+def _taken(books: SinkBooks) -> dict[str, Taken]:
+    """By stream, of earlier lives of the sink; the last is the one that last opened files."""
     last = max((before.life for before in books.before.values()), default=0)
     return {
-        stream: before.end.ledger.delivered - before.earlier if before.life == last else 0
+        stream: Taken((before.end.ledger.delivered - before.earlier) * (before.life == last), before.rows)
         for stream, before in books.before.items()
     }
 
@@ -99,7 +99,7 @@ class _Stream:
         """restarted: the stage that was started anew last: it has what is missing since."""
         self.ledger = Ledger(stream, ended=RUNNING)
         """Of what came here: delivered, lost in a restart, what the rows say."""
-        self.epoch = self.faces = self.next_index = self.earlier = 0
+        self.epoch = self.faces = self.next_index = self.earlier = self.rows = 0
         self.last_seq: int | None = None
         self.restarted = restarted
         self.opened = False
@@ -110,7 +110,7 @@ class _Stream:
         """As an earlier life of the sink left it."""
         end = before.end
         known = cls(end.stream, "sink")
-        known.ledger, known.earlier = before.ledger(life), end.ledger.delivered
+        known.ledger, known.earlier, known.rows = before.ledger(life), end.ledger.delivered, before.rows
         known.epoch, known.next_index, known.last_seq = end.epoch, end.frames, end.last_seq
         return known
 
@@ -118,7 +118,7 @@ class _Stream:
         """For the book; `ledger`: the whole one, once the stream has ended."""
         ledger = ledger or self.ledger
         end = StreamEnd(ledger.stream, self.last_seq, self.next_index, ledger, self.epoch)
-        return Arrivals(life, self.earlier, end)
+        return Arrivals(life, self.earlier, self.rows, end)
 
     def arrived(self, packet: FramePacket, results: Sequence[AUResult]) -> None:
         self.missing(packet.index)
@@ -127,6 +127,7 @@ class _Stream:
         self.faces = sum(result.crop is not None for result in results)
         ledger = self.ledger
         ledger.delivered += 1
+        self.rows += len(results)
         ledger.captured = max(ledger.captured, packet.stamp.seq + 1)
         ledger.count_row_states([r.window.state for r in results if r.window is not None], self.faces)
 
