@@ -203,9 +203,7 @@ def test_a_dead_sink_goes_on_in_files_of_its_own_and_nothing_is_counted_twice(
         count = int(told.split(", with ")[1].split()[0])
         assert count <= len(held) <= count + 1, told  # one may have been written and not yet noted
         assert f"{following.name.removesuffix('.part')} goes on" in told
-    frames = [
-        (r["stream"], r["frame"]) for p in (*parts, last) for r in rows_of(p) if r["type"] == "result"
-    ]
+    frames = [(r["stream"], r["frame"]) for p in (*parts, last) for r in rows_of(p) if r["type"] == "result"]
     assert len(frames) == len(set(frames))
     for stream, ledger in run.ledgers().items():
         seen = [frame for at, frame in frames if at == stream]
@@ -214,12 +212,10 @@ def test_a_dead_sink_goes_on_in_files_of_its_own_and_nothing_is_counted_twice(
         assert ledger["restarts"] == {"sink": 2}
         assert {entry["stage"] for entry in ledger["dropped"]} <= {"capture", "sink"}
         assert ledger["delivered"] <= len(seen) <= ledger["delivered"] + 2
-        # CSV has the same frames, in files of its own.
-        name = sorted(streams).index(stream)
-        tables = sorted(tmp_path.glob("t.*csv*"))
-        assert tables and name is not None
-    lines = [line for path in tmp_path.glob("t.*csv*") for line in path.read_text().splitlines()]
-    assert sum(line[0].isdecimal() for line in lines) == len(frames)
+    tables = sorted(tmp_path.glob("t.*csv*"))
+    assert len(tables) == 6  # one for every stream and sink
+    lines = [line for path in tables for line in path.read_text().splitlines()]
+    assert 0 <= len(frames) - sum(line[0].isdecimal() for line in lines) <= 2
 
 
 def test_a_sink_that_dies_again_and_again_ends_the_run_and_the_books_say_how_far_it_came(
