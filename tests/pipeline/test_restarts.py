@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import time
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from live_runs import live_run, rows_of, slow_copy, until
 
-from pipeline import supervisor
+from pipeline import subscribe, supervisor
 from pipeline.config import RunConfig
-from pipeline.stageprocess import START_SECONDS, StageProcess
+from pipeline.stageprocess import START_SECONDS, StageError, StageProcess
 from pipeline.supervisor import MOST_RESTARTS, StreamedRun
 
 
@@ -173,7 +176,8 @@ def test_a_dead_sink_goes_on_in_files_of_its_own_and_nothing_is_counted_twice(
 ) -> None:
     out, table = tmp_path / "r.jsonl", tmp_path / "t.csv"
     (tmp_path / "r.0007.jsonl").write_text("an earlier run's\n")
-    with live_run(out, *endless(clip), *endless(clip)[:2], "--out", str(table)) as run:
+    words = ["--out", str(table), "--publish", address := f"ipc://{tmp_path}/rows"]
+    with live_run(out, *endless(clip), *endless(clip)[:2], *words) as run, subscribed(address) as published:
         assert run.goes_on(), run.errors
         folder = run.folder()
         sockets = len(list(folder.glob("*.socket")))
@@ -182,8 +186,10 @@ def test_a_dead_sink_goes_on_in_files_of_its_own_and_nothing_is_counted_twice(
         for deaths in (1, 2):
             os.kill(run.workers()["sink"], signal.SIGKILL)
             assert until(lambda n=deaths: run.said("the sink stage is at work again") == n), run.errors
-            left.append({path: path.read_bytes() for path in tmp_path.iterdir()})
+            left.append({path: path.read_bytes() for path in tmp_path.glob("*.part")})
             assert run.goes_on(), run.errors
+            heard = len(published)
+            assert until(lambda n=heard: len(published) > n + 4), run.errors
         assert {**run.workers(), "sink": 0} == {**before, "sink": 0}
         assert until(lambda: len(list(folder.glob("*.socket"))) == sockets), list(folder.glob("*.socket"))
         code = run.stop()
@@ -212,10 +218,27 @@ def test_a_dead_sink_goes_on_in_files_of_its_own_and_nothing_is_counted_twice(
         assert ledger["restarts"] == {"sink": 2}
         assert {entry["stage"] for entry in ledger["dropped"]} <= {"capture", "sink"}
         assert ledger["delivered"] <= len(seen) <= ledger["delivered"] + 2
+        # Whoever subscribed sees by the numbers what went by while there was nobody to send it.
+        numbers = [row["sequence"] for row in published if row.get("stream") == stream]
+        assert numbers == sorted(set(numbers))
+        assert len(seen) >= numbers[-1] + 1 - 3  # the ledger has one, too
     tables = sorted(tmp_path.glob("t.*csv*"))
     assert len(tables) == 6  # one for every stream and sink
     lines = [line for path in tables for line in path.read_text().splitlines()]
     assert 0 <= len(frames) - sum(line[0].isdecimal() for line in lines) <= 2
+
+
+@contextmanager
+def subscribed(address: str) -> Iterator[list[dict]]:
+    """The rows that a subscriber gets, growing."""
+    rows: list[dict] = []
+
+    def take() -> None:
+        for row in subscribe(address, timeout_seconds=60):
+            rows.append(row)  # noqa: PERF402  (one by one, as they are read meanwhile)
+
+    Thread(target=take, daemon=True).start()
+    yield rows
 
 
 def test_a_sink_that_dies_again_and_again_ends_the_run_and_the_books_say_how_far_it_came(
@@ -239,6 +262,61 @@ def test_a_sink_that_dies_again_and_again_ends_the_run_and_the_books_say_how_far
     assert "ended: the sink stage failed" in told
     assert f"{MOST_RESTARTS} restarts" in told
     assert 0 <= int(told.split("in flight ")[1].split(";")[0]) <= 12, told
+
+
+def test_a_sink_that_dies_while_the_run_ends_leaves_its_part(clip: Path, tmp_path: Path) -> None:
+    with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
+        assert run.goes_on(), run.errors
+        sink = run.workers()["sink"]
+        os.kill(sink, signal.SIGSTOP)
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        os.kill(sink, signal.SIGKILL)
+        assert run.wait() == 1
+    assert "the sink stage died (killed by signal 9); the files that it had open stay .part" in run.errors[-1]
+    assert [path.name for path in run.files()] == ["r.jsonl.part"]
+
+
+def test_what_the_user_must_put_right_ends_the_run_at_once(clip: Path, tmp_path: Path) -> None:
+    with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
+        assert run.goes_on(), run.errors
+        size = run.files()[0].stat().st_size + 1
+        resource.prlimit(run.workers()["sink"], resource.RLIMIT_FSIZE, (size, size))
+        assert run.wait() == 1
+    assert run.said("started anew") == 0
+    assert "File too large" in run.errors[-1], run.errors
+
+
+def test_a_sink_that_does_not_come_back_keeps_nobody_from_ending(
+    clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_COMING_BACK_SECONDS", 0.5)
+    out = tmp_path / "r.jsonl"
+
+    def stop() -> str | None:
+        """Once there are rows, the sink is killed; its next life stands still before it can begin."""
+        if not runs or "result" not in out.with_name("r.jsonl.part").read_text():
+            return None
+        sink = runs[0]._stages["sink"]
+        if not sink.life and not dead:
+            dead.append(sink.process.pid)
+            sink.process.kill()
+        if not sink.life:
+            return None
+        with suppress(ProcessLookupError):
+            os.kill(sink.process.pid, signal.SIGSTOP)
+        return "interrupted"
+
+    runs: list[StreamedRun] = []
+    dead: list[int] = []
+    values = {"live": True, "loop": True, "duration": 3600.0}
+    run = StreamedRun(RunConfig(source=(str(clip),), engine=("cednn",), out=(str(out),), **values), stop=stop)
+    runs.append(run)
+    with pytest.raises(StageError, match=r"not through in time; its files may end in .part"):
+        run.wait()
+    (ledger,) = run.ledgers
+    assert (ledger.ended, ledger.restarts) == ("interrupted", {"sink": 1})
+    assert ledger.delivered == len([row for row in rows_of(Path(f"{out}.part")) if row["type"] == "result"])
 
 
 def test_ctrl_c_waits_for_a_sink_that_is_being_started_anew(clip: Path, tmp_path: Path) -> None:
