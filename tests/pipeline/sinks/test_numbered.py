@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import av
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sink_samples import CEDNN, crop, frame, info, open_one, result, stamp
+from sink_samples import CEDNN, HEADER, crop, frame, info, ledger, open_one, result, stamp
 
+from pipeline.sinks import Sink, open_sinks, publish
+from pipeline.sinks.base import Taken
 from pipeline.sinks.numbered import go_on, next_number, numbered, readable
+from pipeline.sockets import Subscriber
 
 names = st.text("r0123456789.jsonlpartcv", max_size=20) | st.builds(
     "r.{}.jsonl{}".format, st.integers(0, 12000).map("{:04d}".format), st.sampled_from(["", ".part", ".bak"])
@@ -107,3 +115,75 @@ def test_what_can_be_read_without_having_been_closed(
     sink.abort()  # as after an error of the program's own, which leaves time to close it
     assert readable(part)
     assert CEDNN.name in part.read_text() if kind == "x.jsonl" else part.stat().st_size > 0
+
+
+STREAMS = ("a", "b")
+
+
+def two_frames(sink: Sink, stream: str, first: int) -> None:
+    sink.open_stream(info(stream))
+    for i in (first, first + 1):
+        sink.write(frame(stamp(i, stream)), [result(stamp(i, stream), crop())])
+
+
+@pytest.mark.parametrize("rotate", [None, "1h"])
+def test_every_output_goes_on_beside_what_the_dead_sink_left(
+    tmp_path: Path, rotate: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    outs = [f"{tmp_path}/{name}" for name in ("x.jsonl", "x.csv", "x.parquet", "x.mp4", "set/")]
+    common = (None, False, HEADER, [CEDNN], STREAMS, [], rotate)
+    dead = open_sinks(outs, *common)
+    for sink in dead:
+        for stream in STREAMS:
+            two_frames(sink, stream, 0)
+    left = {path: path.read_bytes() for path in tmp_path.rglob("*.part")}
+    assert len(left) == 1 + 2 + 1 + 2 + 2 * 3
+
+    # "new" joins now: the dead sinks never had it, whatever lies there from another day.
+    (tmp_path / "set" / "new.jsonl.part").touch()
+    after = {"a": Taken(2, 2), "b": Taken(1, 1)}
+    sinks = open_sinks(outs, *common, after=after)
+    for sink in sinks:
+        two_frames(sink, "a", 2)
+        two_frames(sink, "new", 0)
+        for stream in ("a", "b", "new"):
+            sink.close_stream(ledger(stream, 2))
+    paths = {path for sink in sinks for path in sink.finish()}
+    assert {path: path.read_bytes() for path in left} == left
+    number, first = ("0002", ".0001") if rotate else ("0002", "")
+    expected = [f"x.{number}.jsonl", f"x.{number}.parquet", f"x.new{first}.csv", f"x.new{first}.mp4"]
+    expected += [f"x.a.{number}.csv", f"x.a.{number}.mp4"]
+    expected += [f"set/a.{number}{kind}" for kind in (".jsonl", ".csv", ".parquet")]
+    expected += [f"set/new{first}{kind}" for kind in (".jsonl", ".csv", ".parquet")]
+    assert paths == {tmp_path / name for name in expected}
+    for name in (f"x.{number}", f"set/a.{number}"):
+        part = name.replace(f".{number}", first) + "{}.part"
+        head = json.loads((tmp_path / f"{name}.jsonl").read_text().splitlines()[0])
+        assert head == {**HEADER, "continues": Path(part.format(".jsonl")).name}
+        table = pq.read_metadata(tmp_path / f"{name}.parquet").metadata
+        assert json.loads(table[b"austream.header"])["continues"] == Path(part.format(".parquet")).name
+    with av.open(str(tmp_path / f"x.a.{number}.mp4")) as video:
+        assert [float(picture.pts * picture.time_base) for picture in video.decode(video=0)] == [0.0, 0.04]
+    told = "\n".join(caplog.messages)
+    assert told.count("left by the sink that died") == len(left)
+    assert (f"x{first}.jsonl.part: left by the sink that died, with 3 frames; x.{number}" in told) is (
+        rotate is None
+    )
+    assert (f"a{first}.csv.part: left by the sink that died, with 2 frames; " in told) is (rotate is None)
+    for sink in dead:
+        sink.abort()
+
+
+def test_a_publisher_goes_on_counting() -> None:
+    sent = publish.PublishSink("tcp://127.0.0.1:*", HEADER, sent={"a": 7})
+    with closing(Subscriber(sent.address)) as subscriber:
+        deadline = time.monotonic() + 20
+        while (data := subscriber.receive(0.05)) is None and time.monotonic() < deadline:
+            sent.open_stream(info("a"))
+        assert json.loads(data or b"{}")["type"] == "header"
+        two_frames(sent, "a", 0)
+        two_frames(sent, "b", 0)
+        rows = [json.loads(subscriber.receive(20) or b"{}") for _ in range(6)]
+    numbers = [(row["stream"], row["sequence"]) for row in rows if row["type"] == "result"]
+    assert numbers == [("a", 7), ("a", 8), ("b", 0), ("b", 1)]
+    sent.abort()
