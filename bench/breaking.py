@@ -81,7 +81,7 @@ class Fault:
     prepare: Step = _nothing
     """Before the run starts."""
     new_epoch: bool = True
-    """Whether results count as recovered only in a new epoch of the feed."""
+    """Whether results count as recovered only in a new epoch of the feed, or in a new file of the run."""
     may_end: bool = False
     """Whether ending, cleanly, is right."""
     no_files: bool = False
@@ -189,12 +189,7 @@ FAULTS: dict[str, Fault] = {
     "corrupt packets": Fault(_told("corrupt 0.002"), _told("corrupt 0"), _BAD_SECONDS, new_epoch=False),
     "lost packets": Fault(_told("lose 0.05"), _told("lose 0"), _BAD_SECONDS, new_epoch=False),
     **{
-        f"{stage} {how}": Fault(
-            # Whoever holds the files may take them along: their rows so far stay in the .part file.
-            _signalled(stage, number),
-            may_end=stage == "sink",
-            no_files=stage == "sink",
-        )
+        f"{stage} {how}": Fault(_signalled(stage, number))
         for how, number in (("killed", signal.SIGKILL), ("stopped", signal.SIGSTOP))
         for stage in STAGES
     },

@@ -26,7 +26,7 @@ from typing import Any
 
 from bench.breaking import FAULTS, Fault, NotRunError, Scene
 from bench.feeds import RtspServer, playing
-from bench.live_run import LiveRun, Sample, too_much
+from bench.live_run import NOWHERE, LiveRun, Sample, too_much
 from bench.report import print_table, write_json
 from bench.soak import soak
 from pipeline.errors import RunError, UsageError
@@ -36,7 +36,8 @@ _BEGIN_SECONDS = 240.0
 """Engines may have to be compiled first."""
 _SETTLED_ROWS = 40
 """Results of each feed before something is broken."""
-_PATIENCE_SECONDS = 40.0
+_PATIENCE_SECONDS = 60.0
+"""A sink that stands still is found after 30 s."""
 _AFTER_SECONDS = 3.0
 """How long it is watched after the results are back."""
 FIRST_RESULT_SECONDS = 3.0
@@ -118,14 +119,14 @@ def _broken(fault: Fault, scene: Scene, engine: str) -> dict[str, Any]:
         run.wait_for_rows(addresses, _SETTLED_ROWS, _BEGIN_SECONDS)
         run.await_spares(_SPARES_SECONDS)
         before = run.sample()
-        epoch = run.rows[addresses[0]][-1].epoch
+        place = run.rows[addresses[0]][-1].place
         broken_at = time.monotonic()
         fault.inject(scene)
         time.sleep(fault.heal_after_seconds)
         healed_at = time.monotonic()
         fault.heal(scene)
         recovered_at = run.await_row(
-            addresses[0], healed_at, epoch if fault.new_epoch else -1, _PATIENCE_SECONDS
+            addresses[0], healed_at, place if fault.new_epoch else NOWHERE, _PATIENCE_SECONDS
         )
         until = time.monotonic()
         time.sleep(_AFTER_SECONDS if run.running else 0.0)

@@ -12,6 +12,7 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -37,6 +38,17 @@ class Seen(NamedTuple):
     """When, on the monotonic clock."""
     epoch: int
     frame: int
+    file: int = 0
+    """Which of the run's files it is in: a sink that is started anew begins another."""
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """File and epoch: what is broken begins a new one of either."""
+        return self.file, self.epoch
+
+
+NOWHERE = (-1, -1)
+"""A place before all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,17 +143,17 @@ class LiveRun:
                 raise RunError(f"the run gave no results within {seconds:g} s; it last said: {last}")
             time.sleep(_LOOK_SECONDS)
 
-    def first_row(self, stream: str, after: float, later_than_epoch: int) -> Seen | None:
-        """The first row seen after a moment, of a later epoch than the one given."""
+    def first_row(self, stream: str, after: float, beyond: tuple[int, int]) -> Seen | None:
+        """The first row seen after a moment, of a later place than the one given."""
         rows = self.rows[stream]
         since = bisect_right(rows, after, key=lambda row: row.seconds)
-        return next((row for row in rows[since:] if row.epoch > later_than_epoch), None)
+        return next((row for row in rows[since:] if row.place > beyond), None)
 
-    def await_row(self, stream: str, after: float, later_than_epoch: int, seconds: float) -> float | None:
+    def await_row(self, stream: str, after: float, beyond: tuple[int, int], seconds: float) -> float | None:
         """When that row was seen; None if the run ended first, or the time was over."""
         deadline = time.monotonic() + seconds
         while self.running and time.monotonic() < deadline:
-            if (row := self.first_row(stream, after, later_than_epoch)) is not None:
+            if (row := self.first_row(stream, after, beyond)) is not None:
                 return row.seconds
             time.sleep(_LOOK_SECONDS)
         return None
@@ -213,25 +225,34 @@ class LiveRun:
         found = self.left()
         if any(line.startswith("Traceback") for _, line in self.said):
             found.append("a traceback")
-        ledgers, part = self.ledgers(), self.out.with_name(self.out.name + ".part")
-        if ledgers is None and not no_files:
+        ledgers, files = self.ledgers() or {}, self.files()
+        whole = [file for file in files if file.suffix != ".part"]
+        if not whole and not no_files:
             found.append("no whole file")
-        if ledgers is not None and part.exists():
-            found.append("a .part beside the whole file")
-        unbalanced = sum(not ledger["balanced"] for ledger in (ledgers or {}).values())
+        # Files that a sink left when it died, of which every ledger tells, and the last one.
+        deaths = max((ledger["restarts"].get("sink", 0) for ledger in ledgers.values()), default=0)
+        if whole and (whole != files[-1:] or len(files) != deaths + 1):
+            found.append(f"{len(files)} files of {deaths + 1} sinks, {len(whole)} of them whole")
+        unbalanced = sum(not ledger["balanced"] for ledger in ledgers.values())
         if unbalanced:
             found.append(f"{unbalanced} ledgers do not balance")
-        written = part if ledgers is None else self.out
-        if written.exists():
-            with written.open() as lines:
-                found += wrong_rows(lines, whole=ledgers is not None)
+        with ExitStack() as stack:
+            opened = [stack.enter_context(file.open()) for file in files]
+            found += wrong_rows(*opened, whole=bool(whole))
         return found
 
+    def files(self) -> list[Path]:
+        """What it has written, oldest first: one file, and one more for every sink that was started anew."""
+        later = self.out.parent.glob(f"{self.out.stem}.[0-9][0-9][0-9][0-9]{self.out.suffix}*")
+        first = (self.out.with_name(self.out.name + ".part"), self.out)
+        return [file for file in (*first, *sorted(later)) if file.exists()]
+
     def ledgers(self) -> dict[str, dict[str, Any]] | None:
-        """The ledger rows by stream; None where the file is not whole."""
-        if not self.out.exists():
+        """The ledger rows by stream; None where the last file is not whole."""
+        last = self.files()[-1:]
+        if not last or last[0].suffix == ".part":
             return None
-        rows = [json.loads(line) for line in self.out.read_text().splitlines()]
+        rows = [json.loads(line) for line in last[0].read_text().splitlines()]
         return {row["stream"]: row for row in rows if row["type"] == "ledger"}
 
     def _left_pids(self) -> list[int]:
@@ -245,18 +266,26 @@ class LiveRun:
             self.said.append((time.monotonic(), line.rstrip()))
 
     def _follow(self) -> None:
-        part = self.out.with_name(self.out.name + ".part")
-        while not part.exists() and not self._over.wait(_LOOK_SECONDS):
-            pass
-        if not part.exists():
-            return
-        with part.open() as file:
-            pending = ""
+        number = 0
+        while not self._over.wait(_LOOK_SECONDS):
+            files = self.files()
+            if len(files) > number:
+                self._read(files[number], number)
+                number += 1
+
+    def _read(self, path: Path, number: int) -> None:
+        """Read a file until the run is over, or until there is another and this one has no more."""
+        with path.open() as file:
+            pending, leaving = "", False
             while not self._over.is_set():
                 pending += file.readline()
-                if not pending.endswith("\n"):
+                if pending.endswith("\n"):
+                    row, pending = json.loads(pending), ""
+                    if row["type"] == "result":
+                        seen = Seen(time.monotonic(), row["epoch"], row["frame"], number)
+                        self.rows[row["stream"]].append(seen)
+                elif leaving:
+                    return
+                else:
+                    leaving = len(self.files()) > number + 1  # then one more look: what is there now is all
                     self._over.wait(_LOOK_SECONDS)
-                    continue
-                row, pending = json.loads(pending), ""
-                if row["type"] == "result":
-                    self.rows[row["stream"]].append(Seen(time.monotonic(), row["epoch"], row["frame"]))

@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.breaking import FAULTS, Fault, Scene
 from bench.feeds import RtspServer
-from bench.live_run import LiveRun, Sample, too_much
+from bench.live_run import NOWHERE, LiveRun, Sample, too_much
 from pipeline.errors import UsageError
 
 _BEGIN_SECONDS = 240.0
@@ -113,13 +113,14 @@ def _break_at_random(
         scene.chosen = chance.randrange(len(scene.servers))
         stream = addresses[scene.chosen]
         name = chance.choice(sorted(faults))
-        epoch = run.rows[stream][-1].epoch
+        place = run.rows[stream][-1].place
         at = time.monotonic()
         faults[name].inject(scene)
         time.sleep(faults[name].heal_after_seconds)
         healed_at = time.monotonic()
         faults[name].heal(scene)
-        back = run.await_row(stream, healed_at, epoch if faults[name].new_epoch else -1, _PATIENCE_SECONDS)
+        beyond = place if faults[name].new_epoch else NOWHERE
+        back = run.await_row(stream, healed_at, beyond, _PATIENCE_SECONDS)
         broken.append((name, at, None if back is None else back - healed_at))
         time.sleep(chance.uniform(*_PAUSE_SECONDS))
     return broken

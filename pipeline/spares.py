@@ -13,8 +13,8 @@ from pathlib import Path
 from pipeline.stageprocess import StageProcess
 from pipeline.stages.wiring import line_socket
 
-SPARED = ("face", "infer")
-"""Not capture: a second connection to a camera may be one too many. Not the sink, which is soon begun."""
+SPARED = ("face", "infer", "sink")
+"""Not capture: a second connection to a camera may be one too many."""
 CALM_SECONDS = 5.0
 """A spare is started when all have been at work for so long: it takes a processor for a second or two."""
 _SHARE_OF_MEMORY = 0.5

@@ -177,12 +177,17 @@ class StageProcess:
         """What to tell the user about its end."""
         failure = self.failure
         if failure is None:
-            return StageError(
-                f"{self.title} died ({self.how_it_ended()}); its files were closed as far as they went"
-            )
+            return StageError(f"{self.title} died ({self.how_it_ended()}); {self.files}")
         if failure.traceback:
             return StageError(f"{self.title} failed: {failure.error}", failure.traceback)
         return StageError(failure.error, exit_code=failure.exit_code)
+
+    @property
+    def files(self) -> str:
+        """What its end leaves of the files, when it ends the run."""
+        if self.name == "sink":
+            return "the files that it had open stay .part"
+        return "the files were closed as far as they went"
 
     def how_it_ended(self) -> str:
         code = self.process.returncode

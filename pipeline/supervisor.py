@@ -27,7 +27,7 @@ from typing import Any
 
 from engines.bundle import resolve
 from pipeline import neutral, profile
-from pipeline.books import RUNNING, read_book
+from pipeline.books import RUNNING, read_arrivals, read_book
 from pipeline.config import RunConfig
 from pipeline.ctl import CtlServer, Reply
 from pipeline.errors import AustreamError, RunError, UsageError
@@ -254,7 +254,7 @@ class StreamedRun:
 
     def _may_restart(self, stage: StageProcess) -> bool:
         refused = stage.failure is not None and stage.failure.kind == "refused"
-        if not self._restarts or stage.name == "sink" or refused or self._capture_is_through:
+        if not self._restarts or refused or self._capture_is_through:
             return False
         if stage.name in self._no_next_life:
             return False
@@ -429,12 +429,12 @@ class StreamedRun:
         if complaint is not None and complaint is self._too_often:
             raise StageError(
                 f"{complaint.title} died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "
-                f"last time: {complaint.how_it_ended()}; the files were closed as far as they went",
+                f"last time: {complaint.how_it_ended()}; {complaint.files}",
                 complaint.failure.traceback if complaint.failure else "",
             )
         if complaint is not None:
             raise complaint.error()
-        if sink.alive and not done:
+        if not done and (sink.alive or not sink.started):
             raise StageError("the sink stage was not through in time; its files may end in .part")
 
     def _let_the_sink_end(self, death: StageProcess | None, wish: str | None) -> None:
@@ -460,10 +460,11 @@ class StreamedRun:
 
     def _ledgers_by_the_books(self, death: StageProcess | None, wish: str | None) -> list[Ledger]:
         """When the sink has not said how it ended: what capture has kept, and what came of it by the sink's
-        last word. What was on its way stays in flight."""
-        ledgers = []
+        books. What was on its way stays in flight."""
+        ledgers, arrivals = [], read_arrivals(self._directory.path)
         for number, spec in enumerate(self._specs):
-            known = self._stages["sink"].ledgers.get(spec.stream)
+            arrived = arrivals.get(spec.stream)
+            known = None if arrived is None else arrived.ledger(self._stages["sink"].life)
             book = read_book(self._directory.path, number)
             if book is not None and (known is None or known.ended == RUNNING):
                 known = book.ledger.with_arrivals(known or Ledger(spec.stream))

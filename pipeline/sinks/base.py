@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -33,6 +34,16 @@ class Sink(Protocol):
 
     def abort(self) -> None:
         """The run failed: lets go of all and leaves no file that claims to be whole. Does not raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What the sinks of a run that have died had taken of a stream."""
+
+    frames: int
+    """By the last of them alone."""
+    rows: int
+    """By all of them."""
 
 
 def stop_requested(sinks: Sequence[Sink]) -> bool:

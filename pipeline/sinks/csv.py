@@ -52,6 +52,8 @@ class CsvSink:
 
     def write(self, frame: Frame, results: Sequence[AUResult]) -> None:
         self._write(*(csv_row(result, self._engine) for result in results))
+        # With every frame, so that what counts as delivered outlives this process.
+        self._part.flush()
         self._part.rows += 1
 
     def close_stream(self, ledger: Ledger) -> None:

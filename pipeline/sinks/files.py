@@ -29,9 +29,8 @@ class PartFile:
     """
 
     def __init__(self, target: Path) -> None:
-        # A link keeps pointing to its file, which is replaced where it really lies.
-        self.target = target.resolve() if target.is_symlink() else target
-        self.part = self.target.with_name(self.target.name + ".part")
+        self.part = part_of(target)
+        self.target = self.part.with_suffix("")
         self._done = False
         self.rows = 0
         """What has been written, for `abort` to decide whether the .part is worth keeping."""
@@ -101,7 +100,14 @@ class PartFile:
         self._done = True
         with suppress(OSError):
             self.close()
-        LOG.warning("%s: incomplete, %d frames, for the run did not end in order", self.part, self.rows)
+        LOG.warning("%s: incomplete, %d frames, for it was not closed in order", self.part, self.rows)
+
+
+def part_of(target: Path) -> Path:
+    """Where a file is written until it is whole."""
+    # A link keeps pointing to its file, which is replaced where it really lies.
+    target = target.resolve() if target.is_symlink() else target
+    return target.with_name(target.name + ".part")
 
 
 def _reason(error: OSError) -> str:

@@ -12,10 +12,11 @@ from typing import Any
 from engines.spec import EngineSpec
 from pipeline.errors import OutputError, UsageError
 from pipeline.rotation import Rotation, parse_rotation
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Sink, Taken
 from pipeline.sinks.csv import CsvSink
 from pipeline.sinks.files import file_names, named
 from pipeline.sinks.jsonl import JsonlSink
+from pipeline.sinks.numbered import go_on
 from pipeline.sinks.rotate import Make, RotatingSink
 from pipeline.sinks.split import StreamSplitter
 
@@ -37,17 +38,20 @@ def open_sinks(
     rotate: str | None = None,
     keys: str | None = None,
     before_closing: Callable[[], object] = lambda: None,
+    after: Mapping[str, Taken] | None = None,
 ) -> list[Sink]:
     """All sinks of a run, ready for their first stream.
 
     `outs`, `publish`, `window`, `rotate` and `keys` are the flags of the same names; `header` is the first
     row. `streams` names all streams that will be opened; `sources` are the files that are read, which no
     output may overwrite. `before_closing` is told when a file is about to be made whole during the run.
+    `after` is given where sinks of this run have died: by stream, what they had taken. Their files stay as
+    they are, and every output goes on in its next numbered one.
     Raises UsageError for what can never work and OutputError for what the system refuses; nothing is left
     behind then.
     """
     rotation = parse_rotation(rotate) if rotate else None
-    builder = _Builder(header, engines, streams, sources, rotation, before_closing)
+    builder = _Builder(header, engines, streams, sources, rotation, before_closing, after)
     plans = [builder.plan(out) for out in outs]
     makers: list[Callable[[], Sink]] = []
     # Modules with heavy imports come in where they are used.
@@ -55,7 +59,8 @@ def open_sinks(
         from pipeline.keys import server_keys
         from pipeline.sinks.publish import PublishSink
 
-        makers.append(partial(PublishSink, publish, header, server_keys(Path(keys)) if keys else None))
+        sent = {stream: taken.rows for stream, taken in (after or {}).items()}
+        makers.append(partial(PublishSink, publish, header, server_keys(Path(keys)) if keys else None, sent))
     if window:
         from pipeline.sinks.window import WindowSink
 
@@ -94,9 +99,10 @@ class _Builder:
         sources: Sequence[Path],
         rotation: Rotation | None = None,
         before_closing: Callable[[], object] = lambda: None,
+        after: Mapping[str, Taken] | None = None,
     ) -> None:
         self._header, self._engines, self._streams = header, engines, streams
-        self._rotation, self._before_closing = rotation, before_closing
+        self._rotation, self._before_closing, self._after = rotation, before_closing, after
         self._names = file_names(streams)
         self._claimed: dict[Path, str] = {path.resolve(): _SOURCE for path in sources}
 
@@ -133,29 +139,40 @@ class _Builder:
                 return self._parquet(path)
             case ".csv":
                 return StreamSplitter(
-                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream))
+                    self._streams, lambda stream: self._csvs(self._per_stream(path, stream), stream)
                 )
             case ".mp4":
                 return StreamSplitter(
-                    self._streams, lambda stream: [self._video(self._per_stream(path, stream))]
+                    self._streams, lambda stream: [self._video(self._per_stream(path, stream), stream)]
                 )
         return self._folder(path)
 
-    def _rotating(self, path: Path, make: Make) -> Sink:
-        """The sink of one output: one file, or with --rotate several."""
+    def _rotating(self, path: Path, make: Make, stream: str | None = None) -> Sink:
+        """The sink of one output: one file, or with --rotate several; of all streams or of one."""
+        first, continues = path, None
+        if self._after is not None and (stream is None or stream in {*self._streams, *self._after}):
+            frames = sum(t.frames for name, t in self._after.items() if stream in (None, name))
+            # With --rotate some of them are in files that were closed before, and nobody has counted.
+            first, continues = go_on(path, frames if self._rotation is None else None)
         if self._rotation is None:
-            return make(path, False)
-        return RotatingSink(path, make, self._rotation, before_closing=self._before_closing)
+            return make(first, continues)
+        return RotatingSink(
+            path, make, self._rotation, before_closing=self._before_closing, continues=continues
+        )
 
-    def _jsonl(self, path: Path) -> Sink:
-        return self._rotating(path, lambda path, _: JsonlSink(path, self._header))
+    def _continuing(self, continues: str | None) -> Mapping[str, Any]:
+        """The header of a file."""
+        return {**self._header, "continues": continues} if continues else self._header
 
-    def _video(self, path: Path) -> Sink:
+    def _jsonl(self, path: Path, stream: str | None = None) -> Sink:
+        return self._rotating(path, lambda path, last: JsonlSink(path, self._continuing(last)), stream)
+
+    def _video(self, path: Path, stream: str) -> Sink:
         from pipeline.overlay import Overlay
         from pipeline.sinks.video import VideoSink
 
         overlay = Overlay(self._engines)
-        return self._rotating(path, lambda path, later: VideoSink(path, overlay, later))
+        return self._rotating(path, lambda path, last: VideoSink(path, overlay, bool(last)), stream)
 
     def _folder(self, folder: Path) -> Sink:
         made = not folder.exists()
@@ -173,20 +190,21 @@ class _Builder:
         jsonl, csv, parquet = (folder / f"{self._name(stream)}{kind}" for kind in _FOLDER_KINDS)
         return _all_or_none(
             [
-                lambda: self._jsonl(jsonl),
-                lambda: StreamSplitter([stream], lambda _: self._csvs(csv)),
-                lambda: self._parquet(parquet),
+                lambda: self._jsonl(jsonl, stream),
+                lambda: StreamSplitter([stream], lambda _: self._csvs(csv, stream)),
+                lambda: self._parquet(parquet, stream),
             ]
         )
 
-    def _csvs(self, path: Path) -> list[Sink]:
+    def _csvs(self, path: Path, stream: str) -> list[Sink]:
         paths = self._per_engine(path)
-        return _all_or_none(partial(self._csv, *both) for both in zip(paths, self._engines, strict=True))
+        both = zip(paths, self._engines, strict=True)
+        return _all_or_none(partial(self._csv, path, engine, stream) for path, engine in both)
 
-    def _csv(self, path: Path, engine: EngineSpec) -> Sink:
-        return self._rotating(path, lambda path, _: CsvSink(path, engine))
+    def _csv(self, path: Path, engine: EngineSpec, stream: str) -> Sink:
+        return self._rotating(path, lambda path, _: CsvSink(path, engine), stream)
 
-    def _parquet(self, path: Path) -> Sink:
+    def _parquet(self, path: Path, stream: str | None = None) -> Sink:
         try:
             from pipeline.sinks.parquet import ParquetSink
         except ImportError as error:
@@ -194,7 +212,9 @@ class _Builder:
                 f"--out {path}: pyarrow cannot be used ({error}); install the versions of constraints.txt, "
                 "or choose .jsonl or .csv"
             ) from error
-        return self._rotating(path, lambda path, _: ParquetSink(path, self._header, self._engines))
+        return self._rotating(
+            path, lambda path, last: ParquetSink(path, self._continuing(last), self._engines), stream
+        )
 
     def _files(self, path: Path, kind: str) -> list[Path]:
         """What will be written for `path`."""

@@ -25,10 +25,17 @@ class PublishSink:
 
     lossless = False
 
-    def __init__(self, address: str, header: Mapping[str, Any], keys: ServerKeys | None = None) -> None:
+    def __init__(
+        self,
+        address: str,
+        header: Mapping[str, Any],
+        keys: ServerKeys | None = None,
+        sent: Mapping[str, int] | None = None,
+    ) -> None:
+        """`sent`: how many rows of each stream a publisher that died has sent: numbers go on from there."""
         self._publisher = Publisher(address, keys)
         self._header = json_line(header)
-        self._sequence: Counter[str] = Counter()
+        self._sequence = Counter(sent)
 
     @property
     def address(self) -> str:

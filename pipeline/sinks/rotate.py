@@ -7,13 +7,13 @@ holds of every stream that goes on:
     {"type": "rotated", "schema": 1, "stream": …, "frames": 900, "first_frame": 0, "last_frame": 899,
      "next": "results.0002.jsonl"}
 
-A ledger is of the whole run and stands in the file in which its stream ended.
+A ledger is of the whole run and stands in the file in which its stream ended. Every file but the first is
+told which one it continues; its header says so, where it has one.
 """
 
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -21,16 +21,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.errors import OutputError
 from pipeline.messages import SCHEMA_VERSION, AUResult, Frame, Ledger, StreamInfo
 from pipeline.rotation import Rotation
 from pipeline.sinks.base import Sink
-from pipeline.sinks.files import named
+from pipeline.sinks.numbered import next_number, numbered
 
 LOG = logging.getLogger(__name__)
 
-Make = Callable[[Path, bool], Sink]
-"""(path, whether it is a later file) → the sink of one file."""
+Make = Callable[[Path, str | None], Sink]
+"""(path, name of the file that it continues) → the sink of one file."""
 
 
 @dataclass(slots=True)
@@ -70,18 +69,19 @@ class RotatingSink:
         rotation: Rotation,
         clock: Callable[[], float] = time.monotonic,
         before_closing: Callable[[], object] = lambda: None,
+        continues: str | None = None,
     ) -> None:
         """`target`: the name without a number; `clock`: seconds that only rise; `before_closing`: told before
-        a file is made whole on the way, which may take long."""
+        a file is made whole on the way, which may take long; `continues`: what the first file does."""
         self._target, self._make, self._rotation, self._clock = target, make, rotation, clock
         self._before_closing = before_closing
         self._infos: dict[str, StreamInfo] = {}
         self._shares: dict[str, _Share] = {}
         self._began: float | None = None
         self._paths: list[Path] = []
-        self._number = _highest_number(target) + 1
-        self._path = self._numbered(self._number)
-        self._sink = make(self._path, False)
+        self._number = next_number(target)
+        self._path = numbered(target, self._number)
+        self._sink = make(self._path, continues)
 
     def open_stream(self, info: StreamInfo) -> None:
         self._infos[info.stream] = info
@@ -118,26 +118,14 @@ class RotatingSink:
     def _go_on(self) -> None:
         self._before_closing()
         self._number += 1
-        path = self._numbered(self._number)
+        path = numbered(self._target, self._number)
         for stream in self._infos:
             self._shares[stream].next_name = path.name
             self._sink.close_stream(self._shares[stream])
         self._paths += self._sink.finish()
         LOG.info("closed %s", self._path)
+        self._sink = self._make(path, self._path.name)
         self._path, self._began = path, None
-        self._sink = self._make(path, True)
         for stream, info in self._infos.items():
             self._shares[stream] = _Share(stream)
             self._sink.open_stream(info)
-
-    def _numbered(self, number: int) -> Path:
-        return named(self._target, f"{number:04d}")
-
-
-def _highest_number(target: Path) -> int:
-    pattern = re.compile(re.escape(target.stem) + r"\.(\d{4,9})" + re.escape(target.suffix) + r"(\.part)?")
-    try:
-        names = [path.name for path in target.absolute().parent.iterdir()]
-    except OSError as error:
-        raise OutputError(f"{target}: its folder cannot be read: {error.strerror}") from error
-    return max((int(found[1]) for name in names if (found := pattern.fullmatch(name))), default=0)

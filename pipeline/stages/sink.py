@@ -1,4 +1,9 @@
-"""sink: rows and overlays into files, to subscribers and onto the screen; and the ledger at the end."""
+"""sink: rows and overlays into files, to subscribers and onto the screen; and the ledger at the end.
+
+A frame counts as delivered once every sink has taken it, and is in the stream's book from then on. When this
+process dies, its next life goes on counting from the books, in files of its own; what was on its way is
+missing then, and counted.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.bundle import resolve
-from pipeline.books import RUNNING, read_book
+from pipeline.books import RUNNING, Arrivals, SinkBooks, read_book
 from pipeline.errors import PeerLostError
 from pipeline.messages import AUResult, Frame, Ledger, StreamInfo
 from pipeline.sinks import open_sinks, stop_requested
-from pipeline.sinks.base import Sink
+from pipeline.sinks.base import Sink, Taken
 from pipeline.snapshot import Histogram
 from pipeline.sources import read_streams
 from pipeline.stages.links import Incoming
@@ -39,8 +44,11 @@ _NO_PIXELS: NDArray[np.uint8] = np.empty((0, 0, 3), np.uint8)
 
 def run(worker: Worker) -> None:
     config = worker.config
+    if worker.life:  # what the run was set up with is there
+        worker.ready()
     if not worker.wait_for_start():
         return
+    books = SinkBooks(worker.folder)
     sinks = open_sinks(
         config.out,
         header=worker.header,
@@ -52,10 +60,12 @@ def run(worker: Worker) -> None:
         rotate=config.rotate,
         keys=config.keys,
         before_closing=lambda: worker.take_time(_CLOSING_SECONDS),
+        after=_taken(books) if worker.life else None,
     )
     try:
-        worker.ready()
-        loop = _Loop(worker, sinks)
+        if not worker.life:
+            worker.ready()
+        loop = _Loop(worker, sinks, books)
         ledgers = loop.run()
         if not ledgers or (worker.wish() is not None and not any(x.delivered for x in ledgers)):
             for sink in sinks:  # it ended before anything was written
@@ -73,6 +83,15 @@ def run(worker: Worker) -> None:
     worker.ready(paths=paths)
 
 
+def _taken(books: SinkBooks) -> dict[str, Taken]:
+    """By stream, of earlier lives of the sink; the last is the one that last opened files."""
+    last = max((before.life for before in books.before.values()), default=0)
+    return {
+        stream: Taken((before.end.ledger.delivered - before.earlier) * (before.life == last), before.rows)
+        for stream, before in books.before.items()
+    }
+
+
 class _Stream:
     """What the sink knows of one stream."""
 
@@ -80,16 +99,35 @@ class _Stream:
         """restarted: the stage that was started anew last: it has what is missing since."""
         self.ledger = Ledger(stream, ended=RUNNING)
         """Of what came here: delivered, lost in a restart, what the rows say."""
-        self.epoch = self.faces = self.next_index = 0
+        self.epoch = self.faces = self.next_index = self.earlier = self.rows = 0
+        self.last_seq: int | None = None
         self.restarted = restarted
+        self.opened = False
+        """Whether this life's sinks know of it."""
+
+    @classmethod
+    def going_on(cls, before: Arrivals, life: int) -> _Stream:
+        """As an earlier life of the sink left it."""
+        end = before.end
+        known = cls(end.stream, "sink")
+        known.ledger, known.earlier, known.rows = before.ledger(life), end.ledger.delivered, before.rows
+        known.epoch, known.next_index, known.last_seq = end.epoch, end.frames, end.last_seq
+        return known
+
+    def arrivals(self, life: int, ledger: Ledger | None = None) -> Arrivals:
+        """For the book; `ledger`: the whole one, once the stream has ended."""
+        ledger = ledger or self.ledger
+        end = StreamEnd(ledger.stream, self.last_seq, self.next_index, ledger, self.epoch)
+        return Arrivals(life, self.earlier, self.rows, end)
 
     def arrived(self, packet: FramePacket, results: Sequence[AUResult]) -> None:
         self.missing(packet.index)
         self.next_index = packet.index + 1
-        self.epoch = packet.stamp.epoch
+        self.epoch, self.last_seq = packet.stamp.epoch, packet.stamp.seq
         self.faces = sum(result.crop is not None for result in results)
         ledger = self.ledger
         ledger.delivered += 1
+        self.rows += len(results)
         ledger.captured = max(ledger.captured, packet.stamp.seq + 1)
         ledger.count_row_states([r.window.state for r in results if r.window is not None], self.faces)
 
@@ -108,14 +146,16 @@ class _Stream:
 class _Loop:
     """Receive, write, release; one ledger per stream."""
 
-    def __init__(self, worker: Worker, sinks: list[Sink]) -> None:
-        self._worker, self._sinks = worker, sinks
+    def __init__(self, worker: Worker, sinks: list[Sink], books: SinkBooks) -> None:
+        self._worker, self._sinks, self._books = worker, sinks, books
         self._frames = worker.rings("frames")
         self._in = Incoming(worker, "results", [self._frames])
         self._open: dict[str, _Stream] = {}
         self._closed: dict[str, Ledger] = {}
-        self._down: str | None = None
+        self._down = "sink" if worker.life else None
         """The stage that died last. It may have had frames of streams that have not yet come this far."""
+        for stream, before in books.before.items():
+            self._go_on(stream, before)
         self._latency: dict[tuple[str, str], Histogram] = {}
         self._told = 0.0
 
@@ -139,11 +179,30 @@ class _Loop:
                     self._close(self._last_words(number, spec.stream, reason))
         return list(self._closed.values())
 
+    def _go_on(self, stream: str, before: Arrivals) -> None:
+        """With a stream that an earlier life of the sink knew."""
+        if before.end.ledger.ended == RUNNING:
+            self._open[stream] = _Stream.going_on(before, self._worker.life)
+            self._note(self._open[stream])
+            return
+        self._closed[stream] = before.end.ledger
+        if self._worker.config.rotate is None:
+            # Ledgers come last in a file, so none has this one; with --rotate one may have been closed with
+            # it. Whoever subscribes has had it.
+            for sink in self._sinks:
+                if sink.lossless:
+                    sink.close_stream(before.end.ledger)
+
+    def _note(self, known: _Stream, ledger: Ledger | None = None) -> None:
+        self._books.write(known.arrivals(self._worker.life, ledger))
+
     def _begin(self, info: StreamInfo) -> None:
-        if info.stream not in self._open:
-            self._open[info.stream] = _Stream(info.stream, self._down)
+        known = self._open.setdefault(info.stream, _Stream(info.stream, self._down))
+        if not known.opened:
+            known.opened = True
             for sink in self._sinks:
                 sink.open_stream(info)
+            self._note(known)
 
     def _write(self, message: ResultsPacket) -> None:
         image = message.frame.image
@@ -151,9 +210,11 @@ class _Loop:
         frame = Frame(message.frame.stamp, pixels)
         for sink in self._sinks:
             sink.write(frame, message.results)
+        known = self._open[frame.stamp.stream]
+        known.arrived(message.frame, message.results)
+        self._note(known)
         if image is not None:
             self._frames.release(image)
-        self._open[frame.stamp.stream].arrived(message.frame, message.results)
         # The sink has no time of its own in the rows; under its name goes the total.
         taken = {("sink" if s == "total" else s, ""): ms for s, ms in message.results[0].latency_ms.items()}
         taken |= {("infer", engine): ms for engine, ms in message.compute_ms.items()}
@@ -162,10 +223,12 @@ class _Loop:
 
     def _close(self, end: StreamEnd) -> None:
         """Of a stream that never began, too: a live source that was never there has a ledger."""
-        ledger = self._open.pop(end.stream, _Stream(end.stream, self._down)).closed(end)
+        known = self._open.pop(end.stream, None) or _Stream(end.stream, self._down)
+        ledger = known.closed(end)
         self._worker.take_time(_CLOSING_SECONDS)
         for sink in self._sinks:
             sink.close_stream(ledger)
+        self._note(known, ledger)
         self._closed[end.stream] = ledger
         self._worker.report_soon(ledger)
 
@@ -180,14 +243,11 @@ class _Loop:
     def _obey(self) -> None:
         while self._worker.commands:
             command = self._worker.commands.popleft()
-            if command.verb == "down":
-                hit = [
-                    self._open[s]
-                    for s in ([command.stream] if command.stream else self._open)
-                    if s in self._open
-                ]
-                if not command.stream:
-                    self._down = command.reason
+            if command.verb == "down" and command.reason != "sink":  # its own deaths its books have counted
+                if command.stream:  # what reads it was its own
+                    hit = [self._open[command.stream]] if command.stream in self._open else []
+                else:
+                    self._down, hit = command.reason, list(self._open.values())
                 for stream in hit:
                     stream.restarted = command.reason
                     restarts = stream.ledger.restarts

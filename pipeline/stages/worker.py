@@ -40,7 +40,7 @@ FIRST_WORD_SECONDS = 2.0
 BEAT_SECONDS = 0.25
 """How often a worker says that it is alive."""
 _PATIENCE_SECONDS, _SINK_PATIENCE_SECONDS = 5.0, 30.0
-"""A worker that says nothing for so long hangs. A sink may wait for a disk, and its death ends the run."""
+"""A worker that says nothing for so long hangs. A sink may wait for a disk; a new one would, too."""
 _BEGINNING_SECONDS = 60.0
 _HEAR_EVERY_SECONDS = 0.01
 _LEAVING_SECONDS = 60.0

@@ -21,7 +21,7 @@ from bench.breaking import FAULTS, STAGES, Scene, _slow_down
 from bench.clock_step import SteppedClock
 from bench.faults import _SAYS, MOST_GROWTH, lost_frames, too_late
 from bench.feeds import RtspServer
-from bench.live_run import LiveRun, Sample, Seen, too_much
+from bench.live_run import NOWHERE, LiveRun, Sample, Seen, too_much
 from bench.row_check import wrong_rows
 from bench.soak import _NOT_AT_RANDOM, _resizing, _trends, draw, leaks, seconds_of
 from pipeline.errors import RunError, UsageError
@@ -113,9 +113,11 @@ def test_a_run_that_does_not_begin(tmp_path: Path) -> None:
     run.rows["a"] = [Seen(float(t), t // 5, t) for t in (1, 2, 3, 7, 8, 9)]
     assert run.longest_gap("a", 2.5, 8.5) == 4
     assert run.longest_gap("a", 8.5, 20.0) == 11
-    assert run.first_row("a", 1.5, -1) == Seen(2.0, 0, 2)
-    assert run.first_row("a", 1.5, 0) == Seen(7.0, 1, 7)
-    assert run.first_row("a", 1.5, 1) is None
+    assert run.first_row("a", 1.5, NOWHERE) == Seen(2.0, 0, 2)
+    assert run.first_row("a", 1.5, (0, 0)) == Seen(7.0, 1, 7)
+    assert run.first_row("a", 1.5, (0, 1)) is None
+    run.rows["a"].append(Seen(12.0, 1, 12, 1))
+    assert run.first_row("a", 1.5, (0, 1)) == Seen(12.0, 1, 12, 1)  # the same epoch in another file
 
 
 def test_a_server_comes_back_on_its_port() -> None:
@@ -181,6 +183,42 @@ def test_the_rows_of_a_sink_that_died() -> None:
     assert wrong_rows([*lines, lines[-1][:20]], whole=False) == []
     assert wrong_rows([*lines, lines[-1]], whole=False) == ["rows out of order: 1"]
     assert wrong_rows([*lines, lines[-1][:20]]) == ["lines are no JSON: 1", "streams without a ledger: 1"]
+
+
+def test_the_rows_of_two_sinks() -> None:
+    left = [json.dumps(row) + "\n" for row in (HEADER, _result(1), _result(2))]
+    cut = [*left, left[-1][:20]]
+
+    def then(delivered: int, *rows: dict[str, Any]) -> list[str]:
+        last = [json.dumps(row) + "\n" for row in (HEADER, *rows, _ledger(delivered))]
+        return wrong_rows(cut, last)
+
+    assert then(3, _result(5)) == []
+    assert then(2, _result(5)) == []  # the dead one had written 2 and not yet said so
+    assert then(4, _result(5)) == ["4 frames delivered but 3 in rows; streams: 1"]
+    assert then(1, _result(5)) == ["1 frames delivered but 3 in rows; streams: 1"]
+    assert then(3, _result(2)) != []  # a row that comes twice
+    assert wrong_rows(left[1:], [json.dumps(HEADER) + "\n"]) == [
+        "headers missing: 1",
+        "streams without a ledger: 1",
+    ]
+
+
+def test_a_run_is_followed_from_file_to_file(tmp_path: Path) -> None:
+    run = LiveRun([str(tmp_path / "gone.mp4")], tmp_path / "rows.jsonl")
+    run.process.wait(60)
+    rows = [json.dumps(_result(frame)) + "\n" for frame in range(5)]
+    (tmp_path / "rows.jsonl.part").write_text("".join(rows[:2]) + rows[2][:9])
+    deadline = time.monotonic() + 20
+    while len(run.rows["a"]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    (tmp_path / "rows.0002.jsonl.part").write_text("".join(rows[3:]))
+    (tmp_path / "rows.0002.jsonl.part").rename(tmp_path / "rows.0002.jsonl")
+    while len(run.rows["a"]) < 4 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.end()
+    assert [(seen.frame, seen.file) for seen in run.rows["a"]] == [(0, 0), (1, 0), (3, 1), (4, 1)]
+    assert [file.name for file in run.files()] == ["rows.jsonl.part", "rows.0002.jsonl"]
 
 
 def test_the_rows_of_a_real_run(real_clip: Path, tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class LiveRun:
     """A run of the command line that goes on until it is told to stop."""
 
     def __init__(self, out: Path, *arguments: str) -> None:
-        self.out, self.part = out, out.with_name(out.name + ".part")
+        self.out = out
         words = [
             sys.executable,
             str(ROOT / "run_stream.py"),
@@ -82,12 +82,18 @@ class LiveRun:
 
     def results(self, stream: str = "") -> int:
         """Rows that were written so far."""
-        text = self.part.read_bytes() if self.part.exists() else b""
+        text = b"".join(path.read_bytes() for path in self.files())
         return (
             text.count(b'"type":"result"')
             if not stream
             else text.count(f'"stream":"{stream}","epoch"'.encode())
         )
+
+    def files(self) -> list[Path]:
+        """What it has written so far, oldest first: one file, and one more for every death of the sink."""
+        first = [self.out.with_name(self.out.name + ".part"), self.out]
+        later = self.out.parent.glob(f"{self.out.stem}.[0-9][0-9][0-9][0-9]{self.out.suffix}*")
+        return [path for path in (*first, *sorted(later)) if path.exists()]
 
     def goes_on(self, rows: int = 4) -> bool:
         """Whether more rows come."""
@@ -101,7 +107,7 @@ class LiveRun:
         return running_instances()[self.process.pid].parent
 
     def workers(self) -> dict[str, int]:
-        """Pids by name; those of spares by `spare face` and `spare infer`."""
+        """Pids by name; those of spares by `spare face` and so on."""
         found: dict[str, list[tuple[int, int]]] = {}
         for entry in Path("/proc").iterdir():
             try:
@@ -128,7 +134,7 @@ class LiveRun:
         return self.process.returncode
 
     def ledgers(self) -> dict[str, dict]:
-        return {row["stream"]: row for row in rows_of(self.out) if row["type"] == "ledger"}
+        return {row["stream"]: row for row in rows_of(self.files()[-1]) if row["type"] == "ledger"}
 
 
 @contextmanager

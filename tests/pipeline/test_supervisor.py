@@ -15,7 +15,7 @@ from types import SimpleNamespace
 import av
 import pytest
 
-from pipeline.books import RUNNING, Book
+from pipeline.books import RUNNING, Arrivals, Book, SinkBooks
 from pipeline.messages import Ledger
 from pipeline.ring import shared_memory_folder
 from pipeline.sources import SourceSpec
@@ -245,26 +245,29 @@ def test_without_the_sinks_word_the_ledgers_are_those_of_the_books(tmp_path: Pat
     for number, spec in enumerate(specs[:3]):
         ledger = books[spec.stream]
         Book(tmp_path, number).write(StreamEnd(spec.stream, None, 0, ledger))
-    told = {
+    arrived = {
         "a": Ledger(
             "a",
             35,
             26,
             {("capture", "restarted"): 2, ("face", "restarted"): 3},
             restarts={"face": 1},
-            ended="",
+            ended=RUNNING,
         ),
         "b": Ledger("b", 9, 3, given, ended="removed"),
     }
+    sinks_books = SinkBooks(tmp_path)
+    for stream, ledger in arrived.items():
+        sinks_books.write(Arrivals(1, 0, 0, StreamEnd(stream, None, 0, ledger)))
     run = StreamedRun.__new__(StreamedRun)
     run._specs, run._directory = specs, SimpleNamespace(path=tmp_path)  # type: ignore[assignment]
-    sink = SimpleNamespace(title="the sink stage", ledgers=told)
+    sink = SimpleNamespace(title="the sink stage", life=3)
     run._stages = {"sink": sink}  # type: ignore[dict-item]
     a, b, c = run._ledgers_by_the_books(sink, None)  # type: ignore[arg-type]
     assert (a.captured, a.delivered, a.in_flight, a.undecodable_packets) == (40, 26, 3, 3)
     assert a.dropped == {("capture", "stride"): 5, ("capture", "restarted"): 3, ("face", "restarted"): 3}
-    assert a.restarts == {"face": 1}
-    assert b == told["b"]
+    assert a.restarts == {"face": 1, "sink": 2}  # since its books were written
+    assert b == arrived["b"]
     assert b.balanced
     assert (c.captured, c.delivered) == (4, 0)
     assert [x.ended for x in (a, b, c)] == ["the sink stage failed", "removed", "the sink stage failed"]

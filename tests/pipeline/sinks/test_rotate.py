@@ -53,6 +53,11 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def headers(paths: list[Path]) -> list[dict]:
+    """Of files that follow one another: all but the first say what they continue."""
+    return [HEADER, *({**HEADER, "continues": path.name} for path in paths[:-1])]
+
+
 def by_type(read: list[dict], kind: str) -> list[dict]:
     return [row for row in read if row["type"] == kind]
 
@@ -64,14 +69,14 @@ def test_jsonl_files_are_whole_and_together_hold_every_row(tmp_path: Path) -> No
     assert [p.name for p in paths] == [f"r.{i + 1:04d}.jsonl" for i in range(len(paths))]
     assert sorted(tmp_path.iterdir()) == sorted([plain, *paths])  # no .part, nothing else
     read = [rows(path) for path in paths]
-    assert all(one[0] == HEADER for one in read)
+    assert [one[0] for one in read] == headers(paths)
     whole = rows(plain)
     assert [row for one in read for row in by_type(one, "result")] == by_type(whole, "result")
     assert by_type(read[-1], "ledger") == by_type(whole, "ledger")
     for i, one in enumerate(read):
         results = by_type(one, "result")
         closing = [row for row in one if row["type"] not in ("header", "result")]
-        assert one == [HEADER, *results, *closing]
+        assert one == [one[0], *results, *closing]
         if i == len(read) - 1:
             break
         assert paths[i].stat().st_size < 20_000 + 6_000  # one pair of frames and the closing rows more
@@ -110,9 +115,9 @@ def test_parquet_files_together_hold_every_row(tmp_path: Path, monkeypatch: pyte
     assert len(paths) > 1
     tables = [pq.read_table(path) for path in paths]
     assert [row for table in tables for row in table.to_pylist()] == pq.read_table(plain).to_pylist()
-    for path in paths:
+    for path, header in zip(paths, headers(paths), strict=True):
         metadata = pq.read_metadata(path).metadata
-        assert json.loads(metadata[b"austream.header"]) == HEADER
+        assert json.loads(metadata[b"austream.header"]) == header
         last = path == paths[-1]
         closing = json.loads(metadata[b"austream.ledgers"])
         assert [row["type"] for row in closing] == ["ledger" if last else "rotated"] * 2

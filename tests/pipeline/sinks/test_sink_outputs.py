@@ -186,10 +186,9 @@ def test_a_full_disk_is_one_clear_line(small_disk: Path, kind: str) -> None:
 def test_what_fails_only_when_the_buffer_is_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x.csv.part").symlink_to("/dev/full")
     sink = open_one(tmp_path / "x.csv")
-    sink.open_stream(info())
-    sink.write(frame(stamp()), [result(stamp(), crop())])
+    sink.open_stream(info())  # the columns: they wait
     with pytest.raises(OutputError, match="the disk is full"):
-        sink.close_stream(ledger())
+        sink.write(frame(stamp()), [result(stamp(), crop())])
     sink.abort()
     assert not (tmp_path / "x.csv").exists()
 
