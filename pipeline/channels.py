@@ -85,7 +85,12 @@ class Sender:
     @property
     def unconfirmed(self) -> int:
         """Messages that were sent and that the consumer has not yet worked through; call `credits` first."""
-        return self._sent - max(0, self._granted - self._first_grant)
+        return self._sent - self.worked_through
+
+    @property
+    def worked_through(self) -> int:
+        """Messages that the consumer has worked through; call `credits` first."""
+        return max(0, self._granted - self._first_grant)
 
     def wait(self, timeout_seconds: float, bell: int | None = None) -> None:
         """Wait until the consumer may have given a credit, or until `bell`, a descriptor, can be read."""

@@ -1,4 +1,5 @@
-"""Where the feeds of the capture process meet: a lane for each stream, and whose turn it is.
+"""From the threads of a capture process that read to its main thread: a lane for each stream, and whose turn
+it is.
 
 A feed is read in a thread of its own and puts its frames into its lane; the process's main thread takes them
 out, one at a time, whenever the face stage has room.
@@ -73,9 +74,11 @@ class Lane:
         self._ending: str | None = None
         self.opened = threading.Event()
         """Set when the next stage has made ready for the stream; frames before that may be dropped."""
-        self._held = False
-        self._behind, self._back_seconds = False, 0.0
-        """Whether frames may wait that waited for a stage to come back, and since when it is back."""
+        self._held = ""
+        self._sent_stride = 1
+        """Of the last frame that was sent."""
+        self._behind, self._back_seconds = "", 0.0
+        """Why frames wait that waited for a stage to go on, and since when it does."""
         if before is not None:
             self._go_on_from(before)
 
@@ -170,13 +173,19 @@ class Lane:
             if self._ending is None:
                 self._end(reason)
 
-    def hold(self, held: bool) -> None:
-        """While a stage further on is started anew frames wait, as many as fit into HELD_BYTES; afterwards
-        they may take CATCH_UP_SECONDS to catch up. How many find no room says nothing of the load then."""
+    def hold(self, why: str) -> None:
+        """While a stage further on stands still or is started anew frames wait, as many as fit into
+        HELD_BYTES; afterwards they may take CATCH_UP_SECONDS to catch up. How many find no room says nothing
+        of the load then, nor did it since the last frame was sent.
+
+        Args:
+            why: the reason to count for frames beyond that; empty: frames go on.
+        """
         with self._changed:
-            self._behind |= self._held
-            self._held, self._back_seconds = held, time.monotonic()
-            self._pacer.look_anew()
+            if why:
+                self._behind = why
+            self._held, self._back_seconds = why, time.monotonic()
+            self._pacer.look_anew(self._sent_stride)
 
     @property
     def waits(self) -> bool:
@@ -200,6 +209,7 @@ class Lane:
         """This frame is about to be sent: how many were before it."""
         with self._changed:
             self._sent += 1
+            self._sent_stride = item.stride
             self._last_seq = item.frame.stamp.seq
             self._at_next_stage += 1
             self._write()
@@ -236,20 +246,18 @@ class Lane:
         waits = self._at_next_stage > 0 or any(isinstance(item, Waiting) for item in self._items)
         self._items.append(Waiting(frame, self._pacer.stride, capture_ms))
         waiting = deque(item for item in self._items if isinstance(item, Waiting))
-        restarting = self._held or self._behind
-        if self._behind and not self._held:
+        behind = self._behind
+        if behind and not self._held:
             late = time.monotonic() - self._back_seconds > CATCH_UP_SECONDS
-            self._behind = len(waiting) > WAITING and not late
-        most = WAITING
-        if self._held or self._behind:
-            most = max(WAITING, HELD_BYTES // frame.image_bgr.nbytes)
+            if late or len(waiting) <= WAITING:
+                self._behind = ""
+        most = max(WAITING, HELD_BYTES // frame.image_bgr.nbytes) if self._behind else WAITING
         crowded_out = 0
         while len(waiting) > most:
             self._items.remove(waiting.popleft())
-            why = "overload" if self.opened.is_set() else "starting"
-            self._drop("restarting" if restarting else why)
+            self._drop(behind or ("overload" if self.opened.is_set() else "starting"))
             crowded_out += 1
-        if not restarting and self.opened.is_set():
+        if not behind and self.opened.is_set():
             self._pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits)
 
     def _end(self, reason: str) -> None:

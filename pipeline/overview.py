@@ -13,16 +13,12 @@ from pipeline.stages.wiring import STAGES, ends_of
 
 
 def streams_of(
-    specs: Sequence[SourceSpec], processes: Mapping[str, StageProcess], connected: Mapping[str, bool]
+    specs: Sequence[SourceSpec],
+    by_capture: Mapping[str, Ledger],
+    sink: StageProcess,
+    connected: Mapping[str, bool],
 ) -> tuple[StreamSnapshot, ...]:
     """All streams. Of a ledger capture knows the beginning and the sink the rest."""
-    by_capture = {
-        name: ledger
-        for process in processes.values()
-        if process.stage == "capture"
-        for name, ledger in process.ledgers.items()
-    }
-    sink = processes["sink"]
     streams = []
     for spec in specs:
         name = spec.stream
@@ -47,8 +43,14 @@ def streams_of(
     return tuple(streams)
 
 
-def stages_of(processes: Mapping[str, StageProcess], links: Collection[str]) -> tuple[StageSnapshot, ...]:
-    """The stages; what several capture processes say is added up."""
+def stages_of(
+    processes: Mapping[str, StageProcess], links: Collection[str], capture_lives: int
+) -> tuple[StageSnapshot, ...]:
+    """The stages; what several capture processes say is added up.
+
+    Args:
+        capture_lives: restarts of capture processes that are not there any more.
+    """
     # How many wait before a stage only the one before it knows.
     passed_on = dict.fromkeys(STAGES, 0)
     for link in links:
@@ -60,8 +62,8 @@ def stages_of(processes: Mapping[str, StageProcess], links: Collection[str]) -> 
         stages.append(
             StageSnapshot(
                 stage,
-                any(process.alive for process in mine) and all(p.started and not p.failed for p in mine),
-                sum(process.life for process in mine),
+                any(p.alive and p.started for p in mine) and not any(p.failed or p.comes_back for p in mine),
+                sum(process.life for process in mine) + (capture_lives if stage == "capture" else 0),
                 sum(process.waiting for process in mine) + passed_on[stage],
                 processes["sink"].timings.get((stage, ""), Histogram()),
             )

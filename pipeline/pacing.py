@@ -24,6 +24,40 @@ _QUIET_SECONDS = (5.0, 60.0)
 """First and longest wait before the stride is tried one lower."""
 
 
+_STALL_SECONDS, _STALL_TIMES = 0.25, 4.0
+"""The next stage stands still when it has taken nothing for so long, and for so many times its usual."""
+_FORGETS = 0.95
+"""What of the longest wait so far still counts as usual after one more frame."""
+
+
+class Stall:
+    """Tells a next stage that stands still, as when it hangs, from one that is slow."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._since: float | None = None
+        self._usual_seconds = 0.0
+
+    def look(self, seconds: float, done: int, pending: int) -> bool:
+        """Whether it stands still now.
+
+        Args:
+            seconds: on any clock.
+            done: messages that it has worked through so far; fewer than before when it is another one.
+            pending: messages that it has and has not worked through.
+        """
+        since = seconds if self._since is None else self._since
+        most = max(_STALL_SECONDS, _STALL_TIMES * self._usual_seconds)
+        if done != self._done or pending == 0:
+            if done > self._done:
+                waited = min(seconds - since, most)
+                self._usual_seconds = max(waited, _FORGETS * self._usual_seconds)
+            self._done, self._since = done, seconds
+            return False
+        self._since = since
+        return seconds - since > most
+
+
 class Pacer:
     """The stride of one live stream. Times are those of the frames' capture, so a replay decides alike."""
 
@@ -72,8 +106,9 @@ class Pacer:
         self._troubled = trouble
         self._look_anew(seconds)
 
-    def look_anew(self) -> None:
-        """What was noted since the last decision says nothing of the load. The stride stays."""
+    def look_anew(self, stride: int) -> None:
+        """What was noted since this stride was right says nothing of the load."""
+        self.stride, self._pause = stride, 0
         self._began, self._troubled = None, False
         self._kept = self._crowded_out = self._waited = 0
 

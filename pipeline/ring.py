@@ -337,7 +337,7 @@ def create_rings(
     try:
         for spec in specs:
             made.append(folder / spec.name)
-            _create(folder / spec.name, spec)
+            _create(made[-1], spec)
     except OSError as error:
         for path in made:
             path.unlink(missing_ok=True)
@@ -348,6 +348,18 @@ def create_rings(
 
 
 def _create(path: Path, spec: RingSpec) -> None:
+    if path.exists():
+        raise FileExistsError(errno.EEXIST, "there is one already", str(path))
+    part = path.with_name(f".{path.name}.part")  # who looks for rings finds none that is half made
+    part.unlink(missing_ok=True)
+    try:
+        _fill(part, spec)
+        part.rename(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _fill(path: Path, spec: RingSpec) -> None:
     with open(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b", buffering=0) as file:
         if hasattr(os, "posix_fallocate"):
             # A tmpfs promises room that it does not have and kills with SIGBUS later; this takes it now.

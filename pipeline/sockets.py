@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 HIGH_WATER_MARK = 1000
 """Messages that wait for a subscriber before it misses some; libzmq and the kernel hold somewhat more."""
+_MOST_SOCKETS = 8192
+"""In a process; libzmq's own limit would do for 170 workers."""
 LINGER_MS = 1000
 """How long the last messages may take to leave at the end."""
 _LARGEST_SUBSCRIPTION_BYTES = 1024
@@ -241,6 +243,7 @@ for ever to report an event of a socket whose monitor went first."""
 def _context() -> zmq.Context[zmq.Socket[bytes]]:
     """One for all ends of a process; at its exit, what they sent last has LINGER_MS to leave."""
     context = zmq.Context()
+    context.set(zmq.MAX_SOCKETS, _MOST_SOCKETS)
 
     def close() -> None:
         for end in tuple(_open_ends):
@@ -275,7 +278,10 @@ class End:
             raise RunError(f"{path}: too long for a socket; expected at most {_IPC_LONGEST} bytes")
         if binds and _taken(f"ipc://{path}"):
             raise RunError(f"{path}: in use by another process; every channel has one consumer")
-        self._socket = _context().socket(zmq.ROUTER if binds else zmq.DEALER)
+        try:
+            self._socket = _context().socket(zmq.ROUTER if binds else zmq.DEALER)
+        except zmq.ZMQError as error:
+            raise RunError(f"{path}: no room for another socket: {error}") from error
         for option in (zmq.SNDHWM, zmq.RCVHWM):
             self._socket.setsockopt(option, 0)
         self._socket.setsockopt(zmq.LINGER, LINGER_MS)

@@ -6,10 +6,13 @@ only what was in the dead stage is lost; what comes meanwhile waits (`lanes`).
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from pipeline.errors import RunError
 from pipeline.stageprocess import StageProcess
 from pipeline.stages.wiring import line_socket
 
@@ -17,6 +20,9 @@ SPARED = ("face", "infer", "sink")
 """Not capture: a second connection to a camera may be one too many."""
 CALM_SECONDS = 5.0
 """A spare is started when all have been at work for so long: it takes a processor for a second or two."""
+_GIVEN_UP_SECONDS = 600.0
+"""Where there could be no spare it is tried again after so long."""
+_CGROUP = Path("/sys/fs/cgroup")
 _SHARE_OF_MEMORY = 0.5
 """At most so much of the memory that is free may a spare take, by what the stage takes."""
 
@@ -27,8 +33,8 @@ class Spares:
     def __init__(self, folder: Path, log: Callable[[str], object]) -> None:
         self._folder, self._log = folder, log
         self._waiting: dict[str, StageProcess] = {}
-        self._given_up: set[str] = set()
-        """Stages for which there is no spare: too little memory, or it died."""
+        self._given_up: dict[str, float] = {}
+        """Stages for which there was no spare, as too little memory was there or it died, and when."""
         self._calm_since: float | None = None
 
     def keep(self, stages: Mapping[str, StageProcess], calm: bool) -> None:
@@ -44,7 +50,8 @@ class Spares:
         if self._calm_since is None or now - self._calm_since < CALM_SECONDS or one_starts:
             return
         for name in SPARED:
-            if name not in self._waiting and name not in self._given_up:
+            given_up = now - self._given_up.get(name, -math.inf) < _GIVEN_UP_SECONDS
+            if name not in self._waiting and not given_up:
                 self._start(stages[name])
                 return
 
@@ -62,11 +69,14 @@ class Spares:
         takes, there = _resident_bytes(stage.process.pid), _free_bytes()
         if there is not None and takes > _SHARE_OF_MEMORY * there:
             self._give_up(stage, f"it would take {takes >> 20} MB, and {there >> 20} MB are free")
-        else:
+            return
+        try:
             self._waiting[stage.name] = StageProcess(stage.name, self._folder, stage.life + 1)
+        except RunError as error:
+            self._give_up(stage, str(error))
 
     def _give_up(self, stage: StageProcess, why: str) -> None:
-        self._given_up.add(stage.name)
+        self._given_up[stage.name] = time.monotonic()
         self._log(f"no spare for {stage.title}: {why}; should the stage die, it takes seconds to come back")
 
     def _end(self, spare: StageProcess) -> None:
@@ -82,8 +92,13 @@ def _resident_bytes(pid: int) -> int:
 
 
 def _free_bytes() -> int | None:
-    """Memory that a new process could have, as Linux tells; None elsewhere."""
-    return _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    """Memory that a new process could have, in a container what it may, as Linux tells; None elsewhere."""
+    found = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    with contextlib.suppress(OSError, ValueError):  # no cgroup, or one without a limit
+        most, taken = ((_CGROUP / name).read_text() for name in ("memory.max", "memory.current"))
+        left = int(most) - int(taken)
+        return left if found is None else min(found, left)
+    return found
 
 
 def _kilobytes(path: Path, name: str) -> int | None:

@@ -24,7 +24,7 @@ _ROOT = Path(__file__).parents[1]
 
 START_SECONDS = 600.0
 """Compiling an engine for the first time takes a while, rendering the demo clip too."""
-_SILENT_SECONDS, STOPPED_SECONDS = 0.3, 0.6
+_SILENT_SECONDS, STOPPED_SECONDS = 0.45, 0.6
 """Who is silent for longer than between two heartbeats is looked at. One that somebody has stopped (SIGSTOP),
 and not let go on for so long, says nothing by itself any more: it is not waited for."""
 _STARVED = 6
@@ -54,11 +54,15 @@ class StageProcess:
         environment["PYTHONPATH"] = os.pathsep.join(
             [str(_ROOT), *filter(None, [environment.get("PYTHONPATH")])]
         )
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "pipeline.stages", name, str(folder), str(life)],
-            stdin=subprocess.DEVNULL,
-            env=environment,
-        )
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.stages", name, str(folder), str(life)],
+                stdin=subprocess.DEVNULL,
+                env=environment,
+            )
+        except OSError as error:
+            self.close()
+            raise RunError(f"{self.title} cannot be started: {error}; the system is out of room") from error
         self.began_seconds = time.monotonic()
         self.started = False
         """Told to start: from then on it must give heartbeats."""
@@ -89,17 +93,26 @@ class StageProcess:
         return self.process.poll() is None
 
     @property
+    def comes_back(self) -> bool:
+        """Whether it is being started anew, or is one without which nothing goes; not so the capture of a
+        feed that has never been there, which may take its time."""
+        return not self.started and (self.life > 0 or self.stage != "capture")
+
+    @property
     def failed(self) -> bool:
         """Whether it is dead and had not come to its end."""
         return not self.alive and self.process.returncode != 0
 
-    @property
-    def hangs(self) -> bool:
+    def hangs(self, soon: bool = False) -> bool:
         """Whether it has said nothing for too long; call `listen` first.
 
         While it starts it may say nothing for START_SECONDS. At work, one that wants a processor and gets
         none is given more time: a machine too busy is no reason to do the work again. One that spins is found
-        so, too, only later; one that was stopped, soon.
+        so, too, only later.
+
+        Args:
+            soon: one that was stopped is not waited for, as it can be started anew. Only when this is asked
+                again and again.
         """
         if not self.started:
             return self.alive and time.monotonic() - self.began_seconds > START_SECONDS
@@ -110,7 +123,7 @@ class StageProcess:
             return False
         states = _thread_states(self.process.pid)
         self._stopped_since = (self._stopped_since or now) if "T" in states else None
-        if self._stopped_since is not None and now - self._stopped_since > STOPPED_SECONDS:
+        if soon and self._stopped_since is not None and now - self._stopped_since > STOPPED_SECONDS:
             return True
         if silent_seconds <= self._patience_seconds:
             return False
@@ -118,8 +131,7 @@ class StageProcess:
 
     def kill_hung(self) -> None:
         """SIGTERM would not even be heard by one that was stopped."""
-        stopped = self.started and "T" in _thread_states(self.process.pid)
-        self.hung = "it was stopped" if stopped else self._no_word()
+        self.hung = self._no_word() if self._stopped_since is None else "it was stopped"
         self.process.kill()
         self.process.wait()
 
@@ -134,7 +146,7 @@ class StageProcess:
     @property
     def at_length(self) -> bool:
         """Whether it has asked for longer than usual, and that time is not over; call `listen` first."""
-        return self.alive and self._patience_seconds > patience_seconds(self.stage) and not self.hangs
+        return self.alive and self._patience_seconds > patience_seconds(self.stage) and not self.hangs()
 
     def listen(self) -> None:
         """Take in what the worker has reported, and send what it could not yet take."""

@@ -34,7 +34,7 @@ from pipeline.errors import AustreamError, RunError, UsageError
 from pipeline.header import header_row
 from pipeline.messages import Ledger, StreamInfo
 from pipeline.overview import engines_of, listed, stages_of, streams_of
-from pipeline.ring import RunDirectory, create_rings
+from pipeline.ring import RunDirectory, create_rings, ring_names
 from pipeline.snapshot import RunSnapshot
 from pipeline.sources import captures_of, render_demo, resolve_sources, write_streams
 from pipeline.spares import Spares
@@ -102,6 +102,11 @@ class StreamedRun:
         self._stages: dict[str, StageProcess] = {}
         """By name: one for every stage, of capture one for every feed."""
         self._deaths: defaultdict[str, deque[float]] = defaultdict(lambda: deque(maxlen=MOST_RESTARTS))
+        self._gone: dict[str, Ledger] = {}
+        """By stream: what captures that have ended said of it."""
+        self._gone_lives = 0
+        self._unused_rings: dict[str, list[str]] = {}
+        """Streams of captures that have ended, by the name of their rings: frames may be on their way."""
         self._too_often: StageProcess | None = None
         self._said_to_close = False
         self._looked_at_seconds = time.monotonic()
@@ -116,7 +121,8 @@ class StreamedRun:
             write_streams(folder, self._specs)
             self._write_lives()
             names = [end for link in self._lives for end in ends_of(link)]
-            self._stages = {name: StageProcess(name, folder) for name in dict.fromkeys(names)}
+            for name in dict.fromkeys(names):
+                self._stages[name] = StageProcess(name, folder)
             found = self._first_words()
             self.engines = self._ready("infer")["engines"]
             self._ready("face")
@@ -159,6 +165,7 @@ class StreamedRun:
                 self._watch()
                 if not self._mend(told):
                     break
+                self._let_go()
                 self._obey()
                 self._look()
                 wish = self._stop() or self._stages["sink"].wish
@@ -230,7 +237,7 @@ class StreamedRun:
         for stage in self._stages.values():
             if nobody_listened:
                 stage.forgive()
-            elif stage.hangs:
+            elif stage.hangs(soon=self._restarts):
                 stage.kill_hung()
 
     def _mend(self, told: str | None) -> bool:
@@ -247,7 +254,7 @@ class StreamedRun:
                 if stage.life:
                     seconds = time.monotonic() - self._deaths[stage.name][-1]
                     self._log(f"{stage.title} is at work again after {seconds:.1f} s")
-                if self._line_at_work:
+                if stage.stage != "capture" and self._line_at_work:
                     for capture in self._captures:
                         capture.tell("up")
         return True
@@ -287,10 +294,34 @@ class StreamedRun:
             for spec in self._specs:
                 if self._capture_of(spec.stream) == name:
                     sink.tell("down", "capture", stream=spec.stream)
+            if not self._line_at_work:
+                stage.tell("down")
         else:
             sink.tell("down", name)
             for capture in self._captures:
                 capture.tell("down", name)
+
+    def _let_go(self) -> None:
+        """Of captures that have ended while others go on; of their rings once the sink has had all frames."""
+        if self._capture_is_through:
+            return
+        for capture in [capture for capture in self._captures if capture.process.poll() == 0]:
+            capture.listen()
+            self._look()
+            link = frames_link(capture.name)
+            streams = [spec.stream for spec in self._specs if self._capture_of(spec.stream) == capture.name]
+            self._unused_rings[link] = streams
+            self._gone |= capture.ledgers
+            self._gone_lives += capture.life
+            capture.close()
+            del self._stages[capture.name], self._lives[link]
+            self._write_lives()
+            self._stages["face"].tell("links")
+        closed = {name for name, ledger in self._stages["sink"].ledgers.items() if ledger.ended != RUNNING}
+        for link in [link for link, streams in self._unused_rings.items() if closed.issuperset(streams)]:
+            del self._unused_rings[link]
+            for name in ring_names(self._directory.path, link):
+                (self._directory.path / name).unlink()
 
     @property
     def _captures(self) -> list[StageProcess]:
@@ -298,10 +329,7 @@ class StreamedRun:
 
     @property
     def _all_at_work(self) -> bool:
-        """Whether nobody is being started, but for feeds that have never been there."""
-        return all(
-            stage.started or not (stage.life or stage.stage != "capture") for stage in self._stages.values()
-        )
+        return not any(stage.comes_back for stage in self._stages.values())
 
     @property
     def _line_at_work(self) -> bool:
@@ -361,7 +389,12 @@ class StreamedRun:
             raise UsageError(f"ctl {verb} {stream}: no such stream; there are {', '.join(running) or 'none'}")
         if verb == "neutral" and self.config.neutral == "none":
             raise UsageError("ctl neutral: the run was started with --neutral none")
-        self._stages[self._capture_of(stream) if verb == "remove" else "face"].tell(verb, stream=stream)
+        process = self._stages.get(self._capture_of(stream) if verb == "remove" else "face")
+        if process is None:
+            raise UsageError(f"ctl {verb} {stream}: it has just ended")
+        if not process.started:  # a feed that was never there has an end, too
+            process.tell("start")
+        process.tell(verb, stream=stream)
         return {"stream": stream}
 
     def _capture_of(self, stream: str) -> str:
@@ -380,14 +413,18 @@ class StreamedRun:
         (spec,) = resolve_sources(sources, cameras, self.config.rtsp_transport, taken=taken)
         if self._capture_is_through or self._stages["face"].process.poll() == 0:
             raise RunError("the run is about to end")
-        spec = replace(spec, live=True)
-        self._specs.append(spec)
-        write_streams(self._directory.path, self._specs)
-        capture = self._capture_of(spec.stream)
+        specs = [*self._specs, replace(spec, live=True)]
+        capture = capture_name(captures_of(specs)[-1])
+        write_streams(self._directory.path, specs)
+        try:
+            self._stages[capture] = StageProcess(capture, self._directory.path)
+        except RunError:
+            write_streams(self._directory.path, self._specs)
+            raise
+        self._specs = specs
         self._lives[frames_link(capture)] = 0
         self._write_lives()
         self._stages["face"].tell("links")
-        self._stages[capture] = StageProcess(capture, self._directory.path)
         return spec.stream
 
     def _look(self) -> None:
@@ -402,11 +439,12 @@ class StreamedRun:
 
     def _look_now(self) -> RunSnapshot:
         self._snapshot_seconds = time.monotonic()
-        stages = stages_of(self._stages, self._lives)
+        stages = stages_of(self._stages, self._lives, self._gone_lives)
+        by_capture = dict(chain(self._gone.items(), *(capture.ledgers.items() for capture in self._captures)))
         self._snapshot = RunSnapshot(
             self._snapshot_seconds - self._began_seconds,
             all(stage.running for stage in stages),
-            streams_of(self._specs, self._stages, self._connected),
+            streams_of(self._specs, by_capture, self._stages["sink"], self._connected),
             stages,
             engines_of(self.engines, self._stages),
         )

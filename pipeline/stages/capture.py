@@ -29,6 +29,7 @@ from pipeline.errors import RunError, SourceError
 from pipeline.feed import FeedEvent, live_frames
 from pipeline.lanes import Lane, next_turn
 from pipeline.messages import Frame, Ledger, Stamp, StreamInfo
+from pipeline.pacing import Stall
 from pipeline.ring import PixelRef, Ring, attach_ring, create_rings, packed_bytes, ring_names
 from pipeline.sources import SourceSpec, captures_of, open_source, read_streams
 from pipeline.stages.links import Outgoing
@@ -405,6 +406,8 @@ class _Loop:
         self._lanes = list(feeds.lanes)
         self._begun: set[str] = set()
         self._reported_at = 0.0
+        self._stall = Stall()
+        self._down, self._held = False, ""
         for end in feeds.ended_before:
             self._out.mark(end)
 
@@ -413,6 +416,7 @@ class _Loop:
             self._obey()
             while self._out.room() and self._frames.room and (lane := next_turn(self._lanes)) is not None:
                 self._hand_over(lane)
+            self._hold()
             self._lanes = [lane for lane in self._lanes if not self._see_to(lane)]
             self._tell_and_wait()
         self._out.finish()
@@ -431,11 +435,20 @@ class _Loop:
             self._forget_unread()  # as far as files go, the run is over
         while self._worker.commands:
             command = self._worker.commands.popleft()
+            if command.verb in ("down", "up"):
+                self._down = command.verb == "down"
             for lane in self._lanes:
-                if command.verb in ("down", "up"):
-                    lane.hold(command.verb == "down")
-                elif command.verb == "remove" and lane.stream == command.stream:
+                if command.verb == "remove" and lane.stream == command.stream:
                     lane.close("removed")
+
+    def _hold(self) -> None:
+        """Let frames wait while a stage further on stands still, which may be before anybody has noticed."""
+        stalled = self._stall.look(time.monotonic(), *self._out.worked_off)
+        why = "restarting" if self._down else "overload" if stalled else ""
+        if why != self._held:
+            self._held = why
+            for lane in self._lanes:
+                lane.hold(why)
 
     def _forget_unread(self) -> None:
         begun, live = self._begun, self._feeds.is_live

@@ -13,7 +13,9 @@ from pipeline.errors import OutputError
 from pipeline.faces import FaceStage, Wanted
 from pipeline.messages import Frame
 from pipeline.neutral import NeutralPolicy
+from pipeline.sources import captures_of, read_streams
 from pipeline.stages.links import Incoming, Outgoing
+from pipeline.stages.wiring import capture_name, frames_link
 from pipeline.stages.worker import NEUTRAL_FILE, Worker
 from pipeline.streams import FacesPacket, FramePacket, StreamBegin, StreamEnd
 from pipeline.tracking import FaceTracker
@@ -41,7 +43,7 @@ class _Loop:
         self._spare_tracker: FaceTracker | None = tracker
         self._ids = _Ids(worker.folder)
         self._frames, self._pixels = worker.rings("frames"), worker.ring("crops.0")
-        self._in = Incoming(worker, "frames", [self._frames])
+        self._in = Incoming(worker, "frames", [self._frames], yielding=_waiting_links(worker))
         self._out = Outgoing(worker, "faces", [self._frames, self._pixels])
         self._stages: dict[str, FaceStage] = {}
 
@@ -97,6 +99,7 @@ class _Loop:
             if self._worker.config.save_neutral and message.stream == self._worker.streams[0]:
                 self._save_neutral(stage)
         self._out.mark(message)
+        self._out.await_room()  # on its way before capture hears that it has come this far
 
     def _obey(self) -> None:
         while self._worker.commands:
@@ -109,6 +112,15 @@ class _Loop:
             profile.save_main_neutral(str(self._worker.config.save_neutral), stage.main_neutral())
         except OutputError as error:
             self._worker.fail(error)
+
+
+def _waiting_links(worker: Worker) -> set[str]:
+    """The channel of sources that wait for their turn, as files do; feeds cannot."""
+    if worker.restarts:
+        return set()
+    specs = read_streams(worker.folder)
+    captures = zip(specs, captures_of(specs), strict=True)
+    return {frames_link(capture_name(number)) for spec, number in captures if not spec.feed}
 
 
 class _Ids:

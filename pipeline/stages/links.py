@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from pipeline.channels import Receiver, Sender, wait
@@ -102,6 +102,11 @@ class Outgoing:
             self._unconfirmed.popleft()
         return self._unconfirmed.count(stream) + sum(_stream(mark) == stream for mark in self._untold)
 
+    @property
+    def worked_off(self) -> tuple[int, int]:
+        """Messages that the receiver has and has not worked through, as of the last `room`."""
+        return self._sender.worked_through, self._sender.unconfirmed
+
     def wait(self, timeout_seconds: float, bell: int | None = None) -> None:
         """Wait until something happens at the channel, or until `bell`, a descriptor, can be read."""
         self._sender.wait(timeout_seconds, bell)
@@ -172,13 +177,24 @@ class Incoming:
     """The receiving ends of all channels of a kind: of one sender, or of several, which take turns."""
 
     def __init__(
-        self, worker: Worker, kind: str, rings: Sequence[Rings], work_off: Callable[[], None] = lambda: None
+        self,
+        worker: Worker,
+        kind: str,
+        rings: Sequence[Rings],
+        work_off: Callable[[], None] = lambda: None,
+        yielding: Collection[str] = (),
     ) -> None:
-        """rings: those whose slots come with messages; `work_off`: finish what has been received."""
+        """
+        Args:
+            rings: those whose slots come with messages.
+            work_off: finishes what has been received.
+            yielding: channels that have their turn when no other one has a message.
+        """
         self._worker, self._kind, self._rings, self._work_off = worker, kind, rings, work_off
+        self._yielding = yielding
         self._ends: list[_End] = []
         self._in_work: deque[_End] = deque()
-        self._open_new()
+        self._open_and_close()
 
     @property
     def ended(self) -> bool:
@@ -193,8 +209,8 @@ class Incoming:
         """
         while True:
             self._worker.tick()
-            self._open_new()
-            for end in self._ends:
+            self._open_and_close()
+            for end in sorted(self._ends, key=lambda end: end.link in self._yielding):
                 if (message := self._next(end)) is not None:
                     self._ends.remove(end)
                     self._ends.append(end)
@@ -210,6 +226,8 @@ class Incoming:
 
     def _next(self, end: _End) -> Message | None:
         if end.receiver.ended:
+            if self._life(end) != end.life:  # it died on its way out, and says its end again
+                self._renew(end)
             return None
         try:
             if (message := end.receiver.receive(0)) is not None:
@@ -218,25 +236,33 @@ class Incoming:
             if not end.gone:
                 end.gone = True
                 self._work_off()
-        if self._worker.lives[end.link] != end.life:
+        if self._life(end) != end.life:
             if end.gone or not end.receiver.met:
                 self._renew(end)
         elif end.gone:
             self._worker.expect_life(end.link, end.life)
         return None
 
+    def _life(self, end: _End) -> int:
+        return self._worker.lives.get(end.link, end.life)
+
     def _await_something(self) -> None:
         # One that is gone would say so again and again.
         there = [end.receiver for end in self._ends if not end.gone]
-        slice_seconds = _SLICE_SECONDS if len(there) == len(self._ends) else _COMING_BACK_SLICE_SECONDS
+        one_comes_back = len(there) < len(self._ends)
+        slice_seconds = _COMING_BACK_SLICE_SECONDS if one_comes_back else _SLICE_SECONDS
         if there:
             wait(there, slice_seconds)
         else:
             time.sleep(slice_seconds)
 
-    def _open_new(self) -> None:
-        known = {end.link for end in self._ends}
+    def _open_and_close(self) -> None:
+        """Channels that are new, and those whose sender has ended and is not there any more."""
         links = [link for link in self._worker.lives if kind_of(link) == self._kind]
+        for end in [end for end in self._ends if end.link not in links]:
+            end.receiver.close()
+            self._ends.remove(end)
+        known = {end.link for end in self._ends}
         self._ends += [self._open(link, len(links)) for link in links if link not in known]
 
     def _open(self, link: str, of: int) -> _End:

@@ -154,6 +154,8 @@ class _Loop:
         self._closed: dict[str, Ledger] = {}
         self._down = "sink" if worker.life else None
         """The stage that died last. It may have had frames of streams that have not yet come this far."""
+        self._down_of: dict[str, str] = {}
+        """By stream, when it was one for this stream alone."""
         for stream, before in books.before.items():
             self._go_on(stream, before)
         self._latency: dict[tuple[str, str], Histogram] = {}
@@ -196,8 +198,11 @@ class _Loop:
     def _note(self, known: _Stream, ledger: Ledger | None = None) -> None:
         self._books.write(known.arrivals(self._worker.life, ledger))
 
+    def _new(self, stream: str) -> _Stream:
+        return _Stream(stream, self._down_of.get(stream, self._down))
+
     def _begin(self, info: StreamInfo) -> None:
-        known = self._open.setdefault(info.stream, _Stream(info.stream, self._down))
+        known = self._open.setdefault(info.stream, self._new(info.stream))
         if not known.opened:
             known.opened = True
             for sink in self._sinks:
@@ -223,7 +228,7 @@ class _Loop:
 
     def _close(self, end: StreamEnd) -> None:
         """Of a stream that never began, too: a live source that was never there has a ledger."""
-        known = self._open.pop(end.stream, None) or _Stream(end.stream, self._down)
+        known = self._open.pop(end.stream, None) or self._new(end.stream)
         ledger = known.closed(end)
         self._worker.take_time(_CLOSING_SECONDS)
         for sink in self._sinks:
@@ -245,6 +250,7 @@ class _Loop:
             command = self._worker.commands.popleft()
             if command.verb == "down" and command.reason != "sink":  # its own deaths its books have counted
                 if command.stream:  # what reads it was its own
+                    self._down_of[command.stream] = command.reason
                     hit = [self._open[command.stream]] if command.stream in self._open else []
                 else:
                     self._down, hit = command.reason, list(self._open.values())

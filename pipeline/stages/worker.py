@@ -161,7 +161,7 @@ class Worker:
 
     def expect_life(self, link: str, life: int) -> None:
         """PeerLostError if the other end of a channel has gone and will not be started anew."""
-        will_not = self._wish is not None or not self._setup["restarts"]
+        will_not = self._wish is not None or not self.restarts
         if will_not and self.lives[link] == life:
             raise PeerLostError(f"{link}: the process at the other end is gone")
 
@@ -172,6 +172,11 @@ class Worker:
     @property
     def pixels_to_sink(self) -> bool:
         return bool(self._setup["pixels_to_sink"])
+
+    @property
+    def restarts(self) -> bool:
+        """Whether processes that die are started anew: then no source waits."""
+        return bool(self._setup["restarts"])
 
     @property
     def streams(self) -> list[str]:

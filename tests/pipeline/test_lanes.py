@@ -175,11 +175,11 @@ def test_frames_wait_for_a_stage_that_is_down_as_far_as_memory_goes(monkeypatch:
     lane = live("feed")
     most = HELD_BYTES // frame("feed", 0).image_bgr.nbytes
     monkeypatch.setattr("pipeline.lanes.HELD_BYTES", HELD_BYTES // most * 20)
-    lane.hold(True)
+    lane.hold("restarting")
     for seq in range(300):
         put(lane, seq, seq / 30)
     assert lane.statement().ledger.dropped == {("capture", "restarting"): 300 - 20}
-    lane.hold(False)
+    lane.hold("")
     taken = []
     for seq in range(300, 340):  # two go for one that comes
         put(lane, seq, 10.0 + seq / 30)
@@ -189,16 +189,33 @@ def test_frames_wait_for_a_stage_that_is_down_as_far_as_memory_goes(monkeypatch:
     assert lane.statement().ledger.dropped == {("capture", "restarting"): 300 - 20 + 1}
 
 
+def test_the_stride_is_that_of_the_last_frame_that_was_sent_once_the_stage_goes_on() -> None:
+    """What was dropped before anybody knew that a stage hangs says nothing of the load."""
+    lane = live("feed")
+    put(lane, 0)
+    item = lane.take()
+    assert isinstance(item, Waiting)
+    lane.opened.set()
+    lane.sent(item)
+    lane.confirm(1)
+    for seq in range(1, 200):
+        put(lane, seq, seq / 30)
+    assert lane._pacer.stride > 1
+    lane.hold("restarting")
+    lane.hold("")
+    assert lane._pacer.stride == 1
+
+
 def test_what_cannot_catch_up_goes_at_last(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = [100.0]
     monkeypatch.setattr("pipeline.lanes.time.monotonic", lambda: clock[0])
     lane = live("feed")
-    lane.hold(True)
+    lane.hold("restarting")
     for seq in range(20):
         put(lane, seq, seq / 30)
-    lane.hold(False)
+    lane.hold("")
     for seq in range(20, 125):  # one goes for one that comes
         clock[0] += 1 / 30
         put(lane, seq, seq / 30)

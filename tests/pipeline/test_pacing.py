@@ -7,7 +7,7 @@ from collections import deque
 import numpy as np
 import pytest
 
-from pipeline.pacing import Pacer
+from pipeline.pacing import Pacer, Stall
 
 
 class Simulation:
@@ -118,3 +118,26 @@ def test_every_frame_is_delivered_dropped_decimated_or_waiting() -> None:
     s = Simulation(60)
     s.run(30, capacity=13)
     assert s.seq == s.delivered + s.dropped + s.decimated + len(s.waiting) + len(s.queue)
+
+
+@pytest.mark.parametrize("service_seconds", [0.01, 0.1, 0.3, 1.0])
+def test_a_stage_that_is_slow_does_not_stand_still_and_one_that_hangs_does(service_seconds: float) -> None:
+    stall, done, stood = Stall(), 0, []
+    every = round(100 * service_seconds)
+    for tick in range(3000):  # every 10 ms; from the 2000th on it hangs
+        if tick < 2000 and tick % every == 0:
+            done += 1
+        stood.append(stall.look(tick / 100, done, 1))
+    first = stood.index(True, 300)  # what is usual shows after a few frames
+    assert not any(stood[300:2000])
+    last = 1999 // every * every
+    assert (first - last) / 100 == pytest.approx(max(0.25, 4 * service_seconds), abs=0.05)
+    assert all(stood[first:])
+
+
+def test_an_idle_stage_does_not_stand_still_and_its_next_life_begins_anew() -> None:
+    stall = Stall()
+    assert not any(stall.look(seconds, 5, 0) for seconds in range(10))
+    assert not stall.look(9.2, 5, 1)
+    assert stall.look(9.7, 5, 1)
+    assert not stall.look(9.8, 0, 1)  # another one

@@ -356,6 +356,12 @@ def test_rings_of_a_kind_are_found_as_their_descriptors_come(tmp_path: Path) -> 
         refs.append(slot.put(np.full(size, number, np.uint8)))
         ring.pass_on(slot, "face")
     assert ring_names(tmp_path, "frames") == ["frames.0", "frames.2", "frames.10"]
+    create_rings(tmp_path, [RingSpec(name, 1, 64, holders) for name in ("frames-10.0", "frames-2.1")])
+    (tmp_path / "frames-1.0.socket").touch()
+    (tmp_path / ".frames-1.0.part").touch()  # one that is being made
+    everyone = ["frames.0", "frames.2", "frames.10", "frames-2.1", "frames-10.0"]
+    assert ring_names(tmp_path, "frames", of_all=True) == everyone
+    assert ring_names(tmp_path, "frames-2") == ["frames-2.1"]
     for ref, number in zip(refs, (0, 10, 2), strict=True):
         assert (consumer.copy(ref) == number).all()
     consumer.pass_on(refs[0], "sink")
@@ -364,6 +370,14 @@ def test_rings_of_a_kind_are_found_as_their_descriptors_come(tmp_path: Path) -> 
     sink.reclaim("face")  # also in rings that no descriptor has named to it
     held = {name: attach_ring(tmp_path, name, None).held() for name in ring_names(tmp_path, "frames")}
     assert held == {"frames.0": {"sink": [0]}, "frames.2": {}, "frames.10": {}}
+    other = attach_ring(tmp_path, "frames-2.1", "capture")
+    slot = other.take()
+    assert slot is not None
+    other.pass_on(slot, "face")
+    consumer.reclaim("face", producer="frames-10")
+    assert other.held() == {"face": [0]}
+    consumer.reclaim("face", producer="frames-2")
+    assert other.held() == {}
     with pytest.raises(StaleError):
         consumer.view(PixelRef("crops.0", 0, 1, 0, (4,)))
     with pytest.raises(StaleError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +12,8 @@ from pathlib import Path
 import pytest
 from live_runs import ROOT, http_camera, live_run, rows_of, slow_copy, until
 from servers import rtsp
+
+from pipeline.ring import ring_names
 
 FRAMES = 12
 
@@ -72,6 +76,15 @@ def test_streams_are_added_listed_and_removed_while_the_run_goes_on(
         assert ctl(*me, "neutral", "a.mkv").returncode == 0
         assert ctl(*me, "remove", address).returncode == 0
         assert until(lambda: f"{address}: ended" in ctl(*me, "list").stdout)
+        # With it go its process and its pixels; nobody waits for it, whoever is started anew.
+        assert until(lambda: "capture-1" not in run.workers()), run.workers()
+        assert until(lambda: not ring_names(run.folder(), "frames-1")), list(run.folder().iterdir())
+        os.kill(run.workers()["face"], signal.SIGKILL)
+        assert until(lambda: run.said("the face stage is at work again") == 1), run.errors
+        assert run.goes_on(), run.errors
+        assert ctl(*me, "add", "rtsp://127.0.0.1:9/down").returncode == 0
+        assert ctl(*me, "remove", "rtsp://127.0.0.1:9/down").returncode == 0
+        assert until(lambda: "rtsp://127.0.0.1:9/down: ended" in ctl(*me, "list").stdout)
         for wrong, says in (
             (("remove", address), "no such stream; there are a.mkv"),
             (("add", str(clips[1])), "expected a live source"),
@@ -82,12 +95,11 @@ def test_streams_are_added_listed_and_removed_while_the_run_goes_on(
             assert says in refused.stderr
             assert len(refused.stderr.splitlines()) == 1
         assert run.goes_on(), run.errors
-        assert run.stop() == 130, run.errors
+        assert ctl(*me, "remove", "a.mkv").returncode == 0
+        assert run.wait() == 0, run.errors  # the last stream has ended, and so does the run
     ledgers = run.ledgers()
-    assert {stream: row["ended"] for stream, row in ledgers.items()} == {
-        "a.mkv": "interrupted",
-        address: "removed",
-    }
+    removed = {stream: row["ended"] for stream, row in ledgers.items()}
+    assert removed == dict.fromkeys(["a.mkv", address, "rtsp://127.0.0.1:9/down"], "removed")
     assert all(row["balanced"] for row in ledgers.values())
     epochs = [row["epoch"] for row in rows_of(out) if row.get("stream") == address and "epoch" in row]
     assert epochs == sorted(epochs)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.errors import AustreamError, SourceError, UsageError
-from pipeline.sources import resolve_sources
+from pipeline.sources import SourceSpec, captures_of, resolve_sources
 
 
 @pytest.fixture(scope="module")
@@ -197,3 +197,18 @@ def test_http(clip: Path) -> None:
     with pytest.raises(SourceError, match="cannot be reached") as caught:
         read(f"{address}/clip.mp4")
     assert "SECRET" not in str(caught.value)
+
+
+@given(st.lists(st.sampled_from(["clip.mp4", "http://127.0.0.1/a", "rtsp://127.0.0.1/a", "camera:0"])))
+def test_every_feed_is_captured_by_itself_and_the_rest_together(uris: list[str]) -> None:
+    specs = [SourceSpec(uri, str(number)) for number, uri in enumerate(uris)]
+    numbers = captures_of(specs)
+    assert sorted(set(numbers)) == list(range(len(set(numbers))))
+    of_feeds = [number for number, spec in zip(numbers, specs, strict=True) if spec.feed]
+    of_others = {number for number, spec in zip(numbers, specs, strict=True) if not spec.feed}
+    assert len(set(of_feeds)) == len(of_feeds)
+    assert len(of_others) <= 1
+    assert of_others.isdisjoint(of_feeds)
+    # A feed that is added gets the next number, and none changes.
+    added = captures_of([*specs, SourceSpec("http://127.0.0.1/b", "added", live=True)])
+    assert added == [*numbers, len(set(numbers))]

@@ -20,6 +20,7 @@ from pipeline.errors import SourceError
 from pipeline.feed import FeedEvent
 from pipeline.lanes import Lane
 from pipeline.messages import Ledger, Stamp, StreamInfo
+from pipeline.pacing import Stall
 from pipeline.sources import SourceSpec, write_streams
 from pipeline.stages import capture
 from pipeline.stages.capture import _Clock, _Feeds, _Stop
@@ -199,10 +200,16 @@ def test_a_stream_that_ends_at_any_moment_has_its_end_said(tmp_path: Path) -> No
     write_streams(tmp_path, [DOWN])
     said: list[object] = []
     out = SimpleNamespace(
-        room=lambda: False, pending=lambda _: 0, mark=said.append, wait=lambda *_: None, finish=lambda: None
+        worked_off=(0, 0),
+        room=lambda: False,
+        pending=lambda _: 0,
+        mark=said.append,
+        wait=lambda *_: None,
+        finish=lambda: None,
     )
     loop = object.__new__(capture._Loop)
     loop._lanes, loop._out, loop._begun, loop._reported_at = [Ending("a", True, True)], out, set(), 0.0  # type: ignore[assignment]
+    loop._stall, loop._down, loop._held = Stall(), False, ""
     loop._worker = cast(Worker, SimpleNamespace(wish=lambda: None, commands=[], report=lambda _: True))
     loop._feeds = cast(
         _Feeds, SimpleNamespace(broken=None, refused=None, events=[], bell=None, hush=lambda: None)
