@@ -22,6 +22,9 @@ WAITING = 2
 """Frames of a stream that may wait for room; then the oldest goes, or, lossless, its decoder waits."""
 HELD_BYTES = 64 << 20
 """So much of a stream may wait while a stage further on is started anew: late is better than lost then."""
+SETTLING_SECONDS = 1.0
+"""So long after a connection has begun its frames say nothing of the load: those that it was opened by come
+all at once."""
 CATCH_UP_SECONDS = 3.0
 """So long what has waited may be behind, once the stage is back; what is left then goes."""
 
@@ -75,6 +78,7 @@ class Lane:
         self.opened = threading.Event()
         """Set when the next stage has made ready for the stream; frames before that may be dropped."""
         self._held = ""
+        self._settles_epoch, self._settled_seconds = -1, 0.0
         self._sent_stride = 1
         """Of the last frame that was sent."""
         self._behind, self._back_seconds = "", 0.0
@@ -257,8 +261,11 @@ class Lane:
             self._items.remove(waiting.popleft())
             self._drop(behind or ("overload" if self.opened.is_set() else "starting"))
             crowded_out += 1
-        if not behind and self.opened.is_set():
-            self._pacer.note(frame.stamp.captured_monotonic_seconds, crowded_out, waits)
+        now_seconds = frame.stamp.captured_monotonic_seconds
+        if frame.stamp.epoch != self._settles_epoch:
+            self._settles_epoch, self._settled_seconds = frame.stamp.epoch, now_seconds + SETTLING_SECONDS
+        if not behind and self.opened.is_set() and now_seconds >= self._settled_seconds:
+            self._pacer.note(now_seconds, crowded_out, waits)
 
     def _end(self, reason: str) -> None:
         self._ending = reason

@@ -23,8 +23,8 @@ def frame(stream: str, seq: int, seconds: float = 0.0, epoch: int = 0) -> Frame:
     return Frame(Stamp(stream, epoch, seq, seconds, seconds, 0.0), PICTURE)
 
 
-def put(lane: Lane, seq: int, seconds: float = 0.0) -> bool:
-    return lane.put(frame(lane.stream, seq, seconds), 0.0, Ledger(lane.stream, captured=seq + 1))
+def put(lane: Lane, seq: int, seconds: float = 0.0, epoch: int = 0) -> bool:
+    return lane.put(frame(lane.stream, seq, seconds, epoch), 0.0, Ledger(lane.stream, captured=seq + 1))
 
 
 def live(stream: str, **options: object) -> Lane:
@@ -204,6 +204,21 @@ def test_the_stride_is_that_of_the_last_frame_that_was_sent_once_the_stage_goes_
     lane.hold("restarting")
     lane.hold("")
     assert lane._pacer.stride == 1
+
+
+def test_what_a_new_connection_brings_at_once_leaves_the_stride_alone() -> None:
+    lane, seq = live("feed"), 0
+    for epoch in range(3):
+        for number in range(150):  # ten frames at once, and then ten seconds of 15 a second
+            put(lane, seq, 20.0 * epoch + max(0, number - 8) / 15, epoch=epoch)
+            seq += 1
+            while number > 8 and lane.waits:
+                item = lane.take()
+                assert isinstance(item, Waiting)
+                assert item.stride == 1
+                lane.sent(item)
+                lane.confirm(0)
+    assert lane.statement().ledger.dropped == {("capture", "overload"): 3 * (10 - WAITING)}
 
 
 def test_what_cannot_catch_up_goes_at_last(
