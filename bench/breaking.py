@@ -19,6 +19,7 @@ from bench.clock_step import SteppedClock
 from bench.feeds import RtspServer
 from bench.live_run import LiveRun
 from pipeline.errors import RunError
+from pipeline.stages.wiring import capture_name
 
 STAGES = ("capture", "face", "infer", "sink")
 _DISK_KB = 512
@@ -102,8 +103,11 @@ def _restart_server(scene: Scene) -> None:
 
 
 def _signalled(stage: str, number: signal.Signals) -> Step:
+    """Of the captures, to that of the feed that is broken."""
+
     def send(scene: Scene) -> None:
-        pid = scene.run.pids().get(stage)
+        name = capture_name(scene.chosen) if stage == "capture" else stage
+        pid = scene.run.pids().get(name)
         if pid is not None:
             os.kill(pid, number)
 

@@ -212,7 +212,7 @@ def test_a_run_tells_what_was_chosen_what_became_of_every_frame_and_what_was_wri
     assert done.returncode == 0, done.stderr
     assert done.stdout == ""
     assert "160×120, 25.000 frames/s, 5 frames" in done.stderr
-    assert "cednn: untrained, openvino fp32" in done.stderr
+    assert "cednn: synthetic-trained, openvino fp32" in done.stderr
     assert "captured 5 = delivered 5 + in flight 0; ended: end of file; 5 without a face" in done.stderr
     assert f"wrote {out}" in done.stderr
 

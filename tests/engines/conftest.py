@@ -25,10 +25,11 @@ def satnet_openvino() -> Engine:
 
 @pytest.fixture
 def write_bundle(tmp_path: Path) -> Callable[..., Path]:
-    """A folder whose engine.json is the bundled CEDNN's with other fields; `...` removes one."""
+    """A folder whose engine.json is the bundled CEDNN's, untrained, with other fields; `...` removes one."""
 
     def write(name: str = "bundle", **changes: object) -> Path:
         fields = json.loads((BUNDLED / "cednn" / "engine.json").read_text())
+        fields |= {"provenance": {"trained": "untrained"}, "weights": {"random_seed": 0}}
         fields |= changes
         folder = tmp_path / name
         folder.mkdir()

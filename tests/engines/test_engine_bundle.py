@@ -60,11 +60,15 @@ def reseal(bundle: Bundle) -> Bundle:
 def test_the_bundled_engines() -> None:
     specs = {bundle.spec.name: bundle.spec for bundle in list_bundles()}
     assert list(specs) == ["arl", "cednn", "delta", "eacnet", "iarl", "igc", "satnet", "tranet"]
-    delta = specs.pop("delta")  # the only one that is trained so far
-    assert set(AUS) < set(delta.aus)
-    assert delta.trained == "synthetic-trained"
-    assert (BUNDLED / "delta" / "weights.safetensors").stat().st_size < 25e6
+    trained = {name: specs[name] for name in ("cednn", "delta", "satnet")}
+    for name, spec in trained.items():
+        assert spec.trained == "synthetic-trained"
+        assert (BUNDLED / name / "weights.safetensors").stat().st_size < 25e6
+        assert set(AUS) <= set(spec.aus)
+        assert all(0.05 <= threshold <= 0.95 for threshold in spec.thresholds)
     for name, spec in specs.items():
+        if name in trained:
+            continue
         assert list(spec.aus) == AUS
         # An intensity of 2 of 5 is where the papers begin to call an AU active.
         assert set(spec.thresholds) == {0.4 if name == "iarl" else 0.5}

@@ -184,7 +184,7 @@ def test_auto_passes_inductor_by_without_a_compiler(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_int8_form_is_mentioned_where_there_is_one() -> None:
-    there, none = (pick(resolve(name), "openvino", "auto", 1) for name in ("delta", "cednn"))
+    there, none = (pick(resolve(name), "openvino", "auto", 1) for name in ("delta", "igc"))
     assert there[1] == none[1] == "fp32"
     assert "--precision int8" in there[2]
     assert "int8" not in none[2]
