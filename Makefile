@@ -11,7 +11,7 @@ BIN := .venv/bin
 DEMO := build/demo
 
 INT8_FACES ?= build/synth/int8
-INT8_ENGINES ?= delta
+INT8_ENGINES ?= delta cednn satnet
 
 .PHONY: setup test test-streams test-networks sweep check demo int8 clean
 
