@@ -15,10 +15,13 @@ from bench.stream import Measured
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--precision", "int8"], "bench: cednn: no INT8 form, its bundle has no int8.json; make one:"),
         (
-            ["--engines", "delta", "--engines", "delta,satnet", "--precision", "int8"],
-            "bench: satnet: no INT8",
+            ["--engines", "igc", "--precision", "int8"],
+            "bench: igc: no INT8 form, its bundle has no int8.json; make one:",
+        ),
+        (
+            ["--engines", "delta", "--engines", "delta,igc", "--precision", "int8"],
+            "bench: igc: no INT8",
         ),
         (["--engines", "delta,nobody"], "bench: unknown engine 'nobody'"),
         (["--precision", "int3"], "bench: unknown precision 'int3'"),
