@@ -105,6 +105,8 @@ class StreamedRun:
         self._gone: dict[str, Ledger] = {}
         """By stream: what captures that have ended said of it."""
         self._gone_lives = 0
+        self._complained: list[StageProcess] = []
+        """Captures that have ended with something to complain of, such as a file that broke off."""
         self._unused_rings: dict[str, list[str]] = {}
         """Streams of captures that have ended, by the name of their rings: frames may be on their way."""
         self._too_often: StageProcess | None = None
@@ -313,6 +315,7 @@ class StreamedRun:
             self._unused_rings[link] = streams
             self._gone |= capture.ledgers
             self._gone_lives += capture.life
+            self._complained += [capture] if _complains(capture) else []
             capture.close()
             del self._stages[capture.name], self._lives[link]
             self._write_lives()
@@ -392,7 +395,7 @@ class StreamedRun:
         process = self._stages.get(self._capture_of(stream) if verb == "remove" else "face")
         if process is None:
             raise UsageError(f"ctl {verb} {stream}: it has just ended")
-        if not process.started:  # a feed that was never there has an end, too
+        if verb == "remove" and not process.started:  # a feed that was never there has an end, too
             process.tell("start")
         process.tell(verb, stream=stream)
         return {"stream": stream}
@@ -463,7 +466,8 @@ class StreamedRun:
         self.paths = [Path(path) for path in done["paths"]] if done else []
         self.ledgers = list(sink.ledgers.values()) if done else self._ledgers_by_the_books(death, wish)
         # A stage may have something to complain of and yet have worked to the end: --save-neutral, for one.
-        complaint = death or next(filter(_complains, self._stages.values()), sink if sink.failed else None)
+        complaints = [*self._complained, *filter(_complains, self._stages.values())]
+        complaint = death or next(iter(complaints), sink if sink.failed else None)
         if complaint is not None and complaint is self._too_often:
             raise StageError(
                 f"{complaint.title} died {MOST_RESTARTS + 1} times within {WITHIN_SECONDS:g} s, the "

@@ -359,10 +359,8 @@ class _Frames:
 
     def __init__(self, worker: Worker) -> None:
         self._folder, self._stage, self._to_sink = worker.folder, worker.stage, worker.pixels_to_sink
-        self._link, self._captures = (
-            frames_link(worker.name),
-            sum(kind_of(x) == "frames" for x in worker.lives),
-        )
+        self._link = frames_link(worker.name)
+        self._captures = sum(kind_of(link) == "frames" for link in worker.lives)
         self.rings: list[Ring] = [worker.ring(name) for name in ring_names(worker.folder, self._link)]
         """The largest last."""
 

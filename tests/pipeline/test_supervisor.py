@@ -16,10 +16,13 @@ import av
 import pytest
 
 from pipeline.books import RUNNING, Arrivals, Book, SinkBooks
+from pipeline.config import RunConfig
 from pipeline.messages import Ledger
 from pipeline.ring import shared_memory_folder
 from pipeline.sources import SourceSpec
-from pipeline.streams import StreamEnd
+from pipeline.stageprocess import StageError
+from pipeline.stages.wiring import links_of
+from pipeline.streams import Failure, StreamEnd
 from pipeline.supervisor import StreamedRun
 
 ROOT = Path(__file__).parents[2]
@@ -302,3 +305,69 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+class _Process:
+    """In place of a worker: what it was told, and how it ended."""
+
+    def __init__(self, name: str, code: int | None = None, failure: Failure | None = None) -> None:
+        self.name, self.stage, self.life, self.started = name, name.partition("-")[0], 0, False
+        self.process = SimpleNamespace(poll=lambda: code)
+        self.failure, self.failed, self.ready = failure, False, []
+        self.ledgers: dict[str, Ledger] = {}
+        self.events: list[object] = []
+        self.told: list[str] = []
+
+    def tell(self, verb: str, **_: str) -> None:
+        self.told.append(verb)
+
+    def listen(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def error(self) -> StageError:
+        assert self.failure is not None
+        return StageError(self.failure.error)
+
+
+def run_of(folder: Path, monkeypatch: pytest.MonkeyPatch, *processes: _Process) -> StreamedRun:
+    """A run of a file and a feed with these in place of its processes."""
+    run = StreamedRun.__new__(StreamedRun)
+    run._specs = [SourceSpec("clip.mp4", "clip.mp4"), SourceSpec("rtsp://there/a", "a")]
+    run._directory = SimpleNamespace(path=folder)  # type: ignore[assignment]
+    run._stages = {process.name: process for process in processes}  # type: ignore[misc]
+    run._lives, run._gone, run._gone_lives = dict.fromkeys(links_of(2), 0), {}, 0
+    run._unused_rings, run._complained, run._too_often, run._restarts = {}, [], None, True
+    run.config = RunConfig(source=("clip.mp4", "rtsp://there/a"))
+    streams = tuple(SimpleNamespace(stream=spec.stream, ended=False) for spec in run._specs)
+    monkeypatch.setattr(run, "_look", lambda: None)
+    monkeypatch.setattr(run, "_look_now", lambda: SimpleNamespace(streams=streams))
+    return run
+
+
+def test_what_a_file_broke_off_with_is_not_forgotten_while_a_feed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = Failure("capture", "clip.mp4: broke off", "", 2, "refused")
+    file, feed, face, sink = _Process("capture", 0, broken), *map(_Process, ("capture-1", "face", "sink"))
+    run = run_of(tmp_path, monkeypatch, file, feed, face, sink)
+    run._let_go()
+    assert set(run._stages) == {"capture-1", "face", "sink"}
+    assert set(run._lives) == {"frames-1", "faces", "results"}
+    assert face.told == ["links"]
+    with pytest.raises(StageError, match=r"clip\.mp4: broke off"):
+        run._finish(None)
+
+
+def test_a_command_does_not_begin_a_stage_that_is_being_started_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who begins it tells the captures that they need wait no longer."""
+    file, feed, face, sink = map(_Process, ("capture", "capture-1", "face", "sink"))
+    run = run_of(tmp_path, monkeypatch, file, feed, face, sink)
+    assert run._do({"do": "neutral", "stream": "a"}) == {"stream": "a"}
+    assert face.told == ["neutral"]
+    assert run._do({"do": "remove", "stream": "a"}) == {"stream": "a"}
+    assert feed.told == ["start", "remove"]  # it was never there, and ends in order
