@@ -132,8 +132,9 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
         EngineError: INT8 of a bundle that has no INT8 form.
     """
     module = NETWORKS.get(bundle.spec.network, bundle.spec.network).split(".")[0]
-    network, layers = _HERE / "networks" / f"{module}.py", _HERE / "networks" / "layers.py"
-    sources = [network, layers, _HERE / "networks" / "__init__.py", _HERE / "backends" / f"{backend}.py"]
+    networks = _HERE / "networks"
+    sources = [networks / f"{name}.py" for name in (module, f"{module}_deployed", "layers", "__init__")]
+    sources += [_HERE / "backends" / f"{backend}.py"]
     shared = (
         "export.py",
         "weights.py",

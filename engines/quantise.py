@@ -4,8 +4,9 @@ Ranges are least to greatest value over all calibration faces. NNCF's default, t
 some faces reach: of Delta's probabilities one in a hundred moved by 0.12 that way, by 0.03 this way (LOG.md).
 Convolutions, products with weights and sums of two branches go to INT8; arithmetic around them stays. Where
 the calibration faces' probabilities move by more than `AIM`, NNCF's accuracy control puts the layers that do
-the most harm back to floating point; not those of random weights, which cannot be spoilt. Biases are left
-alone: correcting them gained nothing.
+the most harm back to floating point; not those of random weights, which cannot be spoilt. Where it is known
+beforehand which layers those are, the network names them (`AUNetwork.floating`). Biases are left alone:
+correcting them gained nothing.
 """
 
 from __future__ import annotations
@@ -107,7 +108,8 @@ def quantise(bundle: Bundle, faces: Faces, log: Log) -> Int8:
         if spec.window == 1:
             backend.export(engine, spec, "fp32", reference)
             floating: Session = backend.open(reference, spec, None)
-            graphs = _whole(backend.graphs(engine, spec)["model"], floating, faces, calibrating, log, aim)
+            model, kept = backend.graphs(engine, spec)["model"], engine.network.floating
+            graphs = _whole(model, kept, floating, faces, calibrating, log, aim)
         else:
             backend.export_sliding(engine, spec, "fp32", reference)
             sliding = backend.open_sliding(reference, spec, None)
@@ -184,11 +186,18 @@ def _spread(rows: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
 
 
 def _whole(
-    model: Any, floating: Session, faces: Faces, rows: NDArray[np.int64], log: Log, aim: float
+    model: Any,
+    kept: Sequence[str],
+    floating: Session,
+    faces: Faces,
+    rows: NDArray[np.int64],
+    log: Log,
+    aim: float,
 ) -> dict[str, GraphInt8]:
     items = [faces.items[i] for i in rows]
     wanted = run_all(floating, items)
-    return {"model": quantise_graph(model, items, lambda c, i: c(dict(items[i]))[0][0], wanted, log, aim)}
+    found = quantise_graph(model, items, lambda c, i: c(dict(items[i]))[0][0], wanted, log, aim, kept)
+    return {"model": found}
 
 
 class _OtherFrame:
@@ -235,6 +244,7 @@ def quantise_graph(
     wanted: Probabilities,
     log: Log,
     aim: float = AIM,
+    kept: Sequence[str] = (),
 ) -> GraphInt8:
     """INT8 for one graph.
 
@@ -245,6 +255,7 @@ def quantise_graph(
         wanted: (n, A), of all faces in floating point.
         log: is told what stays in floating point.
         aim: 99th percentile of the differences from which layers are put back.
+        kept: what stays in floating point from the start: how its operations' names begin.
     """
     import nncf
     from nncf.quantization.advanced_parameters import (
@@ -257,8 +268,10 @@ def quantise_graph(
     named = name_operations(model)
     kinds = {op.get_type_name() for op in model.get_ops()}
     left = sorted(kinds - {*WEIGHTED, "Add", *_PASSED_THROUGH, *_OTHERS})
-    unweighted = [
-        name for name, op in named.items() if op.get_type_name() in WEIGHTED and not weight_ports(op)
+    floating = [
+        name
+        for name, op in named.items()
+        if name.startswith(tuple(kept)) or (op.get_type_name() in WEIGHTED and not weight_ports(op))
     ]
 
     def validate(compiled: Any, faces: Iterable[int]) -> tuple[float, list[float]]:
@@ -274,7 +287,7 @@ def quantise_graph(
             validate,
             max_drop=aim,
             subset_size=len(samples),
-            ignored_scope=nncf.IgnoredScope(names=unweighted, types=left, validate=False),
+            ignored_scope=nncf.IgnoredScope(names=floating, types=left, validate=False),
             advanced_quantization_parameters=AdvancedQuantizationParameters(
                 # Half the range would spare processors without 8-bit dot products, which are refused instead.
                 overflow_fix=OverflowFix.DISABLE,

@@ -23,7 +23,7 @@ BACKENDS = {
 COMPUTES = {
     "tensorrt": ("fp32", "fp16"),
     "inductor": ("fp32", "bf16", "fp16"),
-    "openvino": ("fp32", "fp16", "int8"),
+    "openvino": ("fp32", "bf16", "fp16", "int8"),
     "onnxruntime": ("fp32", "fp16"),
     "torch": ("fp32",),
 }
@@ -31,6 +31,8 @@ COMPUTES = {
 
 ON_GPU = ("tensorrt", "inductor")
 """What `auto` takes only where there is an NVIDIA GPU. (Asked for, inductor compiles for a CPU as well.)"""
+
+NO_BFLOAT16 = "no bfloat16 in this processor (AVX512-BF16 or AMX)"
 
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
@@ -55,6 +57,8 @@ def obstacle(name: str, precision: str = "auto") -> str | None:
         return f"{name} not installed"
     if precision not in ("auto", *COMPUTES[name]):
         return f"{name} has no {precision}"
+    if name == "openvino" and precision == "bf16" and not _cpu_has_bfloat16():
+        return f"{NO_BFLOAT16} for openvino"
     if name not in ON_GPU:
         return None
     if nvidia_gpu() is None:
@@ -64,6 +68,12 @@ def obstacle(name: str, precision: str = "auto") -> str | None:
     if name == "inductor" and shutil.which(compiler()) is None:
         return f"no C++ compiler {compiler()} for inductor"
     return None
+
+
+def _cpu_has_bfloat16() -> bool:
+    """In OpenVINO's own opinion, which is imported for it."""
+    openvino = import_module(f"{__name__}.openvino")
+    return "BF16" in openvino.core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def able_here() -> list[str]:
@@ -106,6 +116,8 @@ def choose(name: str, precision: str = "auto") -> tuple[str, str]:
         raise UsageError(
             f"backend {name} computes in {able}, got --precision {precision}; choose another backend"
         )
+    if name == "openvino" and precision == "bf16" and not _cpu_has_bfloat16():
+        raise UsageError(f"--precision bf16: {NO_BFLOAT16}; use --precision fp32")
     return name, "asked for"
 
 

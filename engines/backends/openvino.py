@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 _FILE = "model.xml"
 _FRAME_FILE, _HEAD_FILE = "frame.xml", "head.xml"
+_COMPUTED_IN = ("austream", "computed_in")
+"""Where an IR says that it is to be computed in another type than float32."""
 Shapes = Mapping[str, tuple[tuple[int, ...], type]]
 
 
@@ -70,17 +72,17 @@ class OpenVINOSession:
 
 
 class OpenVINOBackend(Backend):
-    """float32 arithmetic; `fp16` stores the weights in half the space and computes in float32 as well. `int8`
-    rounds what `engines.int8` names, and a temporal engine's recurrence stays in float32."""
+    """float32 arithmetic; `fp16` stores the weights in half the space and computes in float32 as well. `bf16`
+    computes in bfloat16 where the processor can. `int8` rounds what `engines.int8` names. A temporal engine's
+    recurrence stays in float32."""
 
     name = "openvino"
     precisions = COMPUTES[name]
 
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
-        from engines.winograd_graph import by_product, by_winograd
-
-        with by_winograd(engine.network, engine.network.winograd_from), by_product(engine.network):
+        # No Winograd in bf16: its sums would be rounded in between.
+        with _deployed(engine, winograd=precision != "bf16"):
             _convert(engine, spec.inputs(1), precision, folder / _FILE)
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
@@ -92,10 +94,8 @@ class OpenVINOBackend(Backend):
     def graphs(self, engine: ExportedEngine, spec: EngineSpec) -> dict[str, Any]:
         """What INT8 may change, in float32: `model`, or `frame` and `head` of a temporal engine."""
         if spec.window == 1:
-            from engines.winograd_graph import by_product
-
             # No Winograd: its sums are no convolutions any more, and in INT8 the plain ones are faster.
-            with by_product(engine.network):
+            with _deployed(engine, winograd=False):
                 return {"model": _traced(engine, spec.inputs(1))}
         frame, head = _parts(engine, spec)
         return {"frame": _traced(*frame), "head": _traced(*head)}
@@ -117,7 +117,7 @@ class OpenVINOBackend(Backend):
         """IR of the frame part and the head; the ConvLSTM's weights as its kernel wants them."""
         for path, (module, inputs) in zip((_FRAME_FILE, _HEAD_FILE), _parts(engine, spec), strict=True):
             _convert(module, inputs, precision, folder / path)
-        save_recurrence(engine, precision, folder)
+        save_recurrence(engine, "fp16" if precision == "fp16" else "fp32", folder)
 
     def open_sliding(
         self,
@@ -132,6 +132,21 @@ class OpenVINOBackend(Backend):
         return PartsSession(frame, recurrence, _compile(folder / _HEAD_FILE, threads, 1))
 
 
+@contextmanager
+def _deployed(engine: ExportedEngine, winograd: bool) -> Iterator[None]:
+    """For as long as it lasts, the engine's network is in the form that OpenVINO computes fastest."""
+    from engines.winograd_graph import by_product, by_winograd
+
+    network = engine.network
+    engine.network = network.deployed()
+    channels = network.winograd_from if winograd else None
+    try:
+        with by_winograd(engine.network, channels), by_product(engine.network):
+            yield
+    finally:
+        engine.network = network
+
+
 def _parts(engine: ExportedEngine, spec: EngineSpec) -> list[tuple[nn.Module, Shapes]]:
     """Frame part and head of a temporal engine, with their inputs."""
     from engines.convlstm import CHANNELS, PADDED
@@ -143,8 +158,11 @@ def _parts(engine: ExportedEngine, spec: EngineSpec) -> list[tuple[nn.Module, Sh
 
 
 def _convert(module: nn.Module, inputs: Shapes, precision: str, path: Path) -> None:
-    """Trace a module and write its IR."""
-    openvino.save_model(_traced(module, inputs), path, compress_to_fp16=precision == "fp16")
+    """Trace a module and write its IR, which says so itself where it is to be computed in bfloat16."""
+    model = _traced(module, inputs)
+    if precision == "bf16":
+        model.set_rt_info(precision, [*_COMPUTED_IN])
+    openvino.save_model(model, path, compress_to_fp16=precision == "fp16")
 
 
 def _traced(module: nn.Module, inputs: Shapes) -> Any:
@@ -187,8 +205,7 @@ def one_core() -> Iterator[None]:
 
 
 def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
-    # f32 said outright: on a CPU with bfloat16 OpenVINO would take that by itself, and probabilities
-    # would be off by up to 0.16 on these networks.
+    # f32 said outright: on a CPU with bfloat16 OpenVINO would take that by itself, asked or not.
     # Unpinned: each engine pins its threads to the same cores, whatever else runs there.
     options: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": "f32",
@@ -198,7 +215,10 @@ def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
     if threads is not None:
         options["INFERENCE_NUM_THREADS"] = threads
     try:
-        return Requests(core().compile_model(path, "CPU", options), lanes)
+        model = core().read_model(path)
+        if model.has_rt_info([*_COMPUTED_IN]):
+            options["INFERENCE_PRECISION_HINT"] = model.get_rt_info([*_COMPUTED_IN]).astype(str)
+        return Requests(core().compile_model(model, "CPU", options), lanes)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise EngineError(f"{path.parent}: OpenVINO cannot load the compiled engine: {reason}") from None

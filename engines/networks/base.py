@@ -36,6 +36,9 @@ class AUNetwork(nn.Module):
     """From how many channels on its 3×3 convolutions may be computed by Winograd's method when compiled for a
     CPU; None: never."""
 
+    floating: tuple[str, ...] = ()
+    """How the names of the layers begin, in its deployed form, that INT8 leaves in floating point."""
+
     def load_published(self, path: Path) -> None:
         """Take its paper's starting weights over from a file in their public names; the rest stays as it is.
 
@@ -50,6 +53,10 @@ class AUNetwork(nn.Module):
 
     def settle(self) -> None:
         """Set what new weights must not leave to chance; called again after a seed's draw."""
+
+    def deployed(self) -> AUNetwork:
+        """The same function of the same inputs in evaluation, in a form that CPUs compute faster."""
+        return self
 
     @property
     def classifier(self) -> nn.Module:

@@ -88,10 +88,11 @@ def attention_map(centers: Tensor, size: int) -> Tensor:
 def crop_areas(features: Tensor, centers: Tensor) -> Tensor:
     """The 3×3 pixels around each centre, moved inside at the rim: (B, C, S, S) → (B, 20, C, 3, 3)."""
     batch, channels, size, _ = features.shape
-    middle = (centers * size).floor().clamp(1, size - 2)  # (B, 20, 2)
-    step = torch.arange(-1, 2, dtype=centers.dtype, device=centers.device)
+    # Whole numbers from here on: a runtime that computes in bfloat16 would round an index of three digits.
+    middle = (centers * size).floor().clamp(1, size - 2).long()  # (B, 20, 2)
+    step = torch.arange(-1, 2, device=centers.device)
     index = (middle[:, :, 1, None, None] + step[:, None]) * size + middle[:, :, 0, None, None] + step
-    index = index.reshape(batch, 1, CENTERS * 9).expand(-1, channels, -1).long()
+    index = index.reshape(batch, 1, CENTERS * 9).expand(-1, channels, -1)
     areas = features.flatten(2).gather(2, index)
     return areas.reshape(batch, channels, CENTERS, 3, 3).transpose(1, 2)
 

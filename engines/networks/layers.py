@@ -44,7 +44,11 @@ class SqueezeExcite(nn.Module):
         self.reduce = nn.Conv2d(channels, channels // ratio, 1)
         self.expand = nn.Conv2d(channels // ratio, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) → the same, each channel weighted by 0–1."""
+    def share(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → what each channel is weighted by, 0–1: (B, C, 1, 1)."""
         pooled = x.mean(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.expand(functional.relu(self.reduce(pooled))))
+        return torch.sigmoid(self.expand(functional.relu(self.reduce(pooled))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) → the same, each channel weighted."""
+        return x * self.share(x)

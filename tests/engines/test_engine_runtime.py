@@ -169,8 +169,13 @@ def test_auto_looks_at_the_precision_asked_for(monkeypatch: pytest.MonkeyPatch) 
     assert "tensorrt has no bf16" in reason
     a_machine(monkeypatch, None, **EVERYTHING)
     assert choose("auto", "fp16")[0] == "openvino"
-    with pytest.raises(UsageError, match=r"bf16: no backend for it .*no NVIDIA GPU for inductor"):
+    monkeypatch.setattr(backends, "_cpu_has_bfloat16", lambda: True)
+    assert choose("auto", "bf16")[0] == "openvino"
+    monkeypatch.setattr(backends, "_cpu_has_bfloat16", lambda: False)
+    with pytest.raises(UsageError, match=r"bf16: no backend for it .*GPU for inductor; no bfloat16 in this"):
         load_engine("cednn", "auto", "bf16")
+    with pytest.raises(UsageError, match=r"bf16: no bfloat16 in this processor .*; use --precision fp32"):
+        load_engine("cednn", "openvino", "bf16")
 
 
 def test_auto_passes_inductor_by_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
