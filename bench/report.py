@@ -21,13 +21,16 @@ def interleaved_microseconds(
 ) -> dict[str, NDArray[np.float64]]:
     """Microseconds a call of each candidate, one figure a round.
 
-    The candidates take turns within a round, so that a busy neighbour slows all of them alike.
+    The candidates take turns within a round, so that a busy neighbour slows all of them alike. A turn begins
+    with a call that does not count: PyTorch's threads go on spinning for a while, and the same arithmetic took
+    a third longer right behind it than one place further on.
     """
     for call in candidates.values():
         call()
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
+            call()
             began = time.perf_counter()
             for _ in range(calls):
                 call()

@@ -117,10 +117,6 @@ class _Rows(Sequence[Inputs]):
 
 
 def _folder(spec: EngineSpec, folder: Path) -> _Part:
-    if spec.au_centers:
-        raise UsageError(
-            f"--calibrate {folder}: {spec.name} reads AU centres, which samples lack; give videos"
-        )
     known = Samples.open(folder).aus
     aus = [au for au in spec.aus if au in known]
     pool = Pool.open([folder], aus or known[:1])

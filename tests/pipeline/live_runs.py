@@ -18,6 +18,7 @@ from pathlib import Path
 import av
 import cv2
 import numpy as np
+import pytest
 
 from pipeline.ctl import running_instances
 
@@ -46,6 +47,15 @@ def until(true: Callable[[], bool], seconds: float = PATIENCE_SECONDS) -> bool:
     while not true() and time.monotonic() < deadline:
         time.sleep(0.05)
     return true()
+
+
+def slowed_sink(folder: Path, method: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every process started from now on loads this first: a JSONL sink that takes so long for one of its
+    methods, and then does it."""
+    patch = f"import time\nfrom pipeline.sinks.jsonl import JsonlSink\nplain = JsonlSink.{method}\n"
+    patch += f"JsonlSink.{method} = lambda *args: (time.sleep({seconds}), plain(*args))[1]\n"
+    (folder / "sitecustomize.py").write_text(patch)
+    monkeypatch.setenv("PYTHONPATH", f"{folder}{os.pathsep}{ROOT}")
 
 
 def rows_of(path: Path) -> list[dict]:
@@ -185,3 +195,12 @@ def http_camera(rate_hz: float = 4.0) -> Iterator[str]:
         done.set()
         server.shutdown()
         server.server_close()
+
+
+def killed_again_and_again(run: LiveRun, stage: str, times: int) -> None:
+    """At once, also while it starts: that is a death as any other."""
+    dead = None
+    for _ in range(times):
+        assert until(lambda d=dead: run.workers().get(stage, d) != d), run.errors
+        dead = run.workers()[stage]
+        os.kill(dead, signal.SIGKILL)

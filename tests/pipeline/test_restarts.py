@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-from live_runs import live_run, rows_of, slow_copy, until
+from live_runs import killed_again_and_again, live_run, rows_of, slow_copy, until
 
 from pipeline import subscribe, supervisor
 from pipeline.config import RunConfig
@@ -99,12 +99,8 @@ def test_a_stage_that_dies_again_and_again_ends_the_run_with_one_clear_line(
 ) -> None:
     with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
         assert run.goes_on(), run.errors
-        folder, dead = run.folder(), None
-        for _ in range(MOST_RESTARTS + 1):
-            # At once, while it starts: that is a death as any other.
-            assert until(lambda d=dead: run.workers().get("face", d) != d), run.errors
-            dead = run.workers()["face"]
-            os.kill(dead, signal.SIGKILL)
+        folder = run.folder()
+        killed_again_and_again(run, "face", MOST_RESTARTS + 1)
         code = run.wait()
     assert code == 1
     assert f"the face stage died {MOST_RESTARTS + 1} times within 60 s" in run.errors[-1], run.errors
@@ -258,11 +254,8 @@ def test_a_sink_that_dies_again_and_again_ends_the_run_and_the_books_say_how_far
 ) -> None:
     with live_run(tmp_path / "r.jsonl", *endless(clip)) as run:
         assert run.goes_on(), run.errors
-        folder, dead = run.folder(), None
-        for _ in range(MOST_RESTARTS + 1):
-            assert until(lambda d=dead: run.workers().get("sink", d) != d), run.errors
-            dead = run.workers()["sink"]
-            os.kill(dead, signal.SIGKILL)
+        folder = run.folder()
+        killed_again_and_again(run, "sink", MOST_RESTARTS + 1)
         assert run.wait() == 1
     assert f"the sink stage died {MOST_RESTARTS + 1} times within 60 s" in run.errors[-1], run.errors
     assert "the files that it had open stay .part" in run.errors[-1]

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from live_runs import slowed_sink
 
 from pipeline.config import RunConfig
 from pipeline.lanes import WAITING
@@ -58,11 +59,7 @@ def test_a_run_tells_how_it_stands(real_clip: Path, tmp_path: Path) -> None:
 def test_a_slow_sink_shows_in_every_queue_before_it(
     real_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Every process of the run loads this first.
-    slow = "import time\nfrom pipeline.sinks.jsonl import JsonlSink\nwrite = JsonlSink.write\n"
-    slow += "JsonlSink.write = lambda *args: (time.sleep(0.2), write(*args))\n"
-    (tmp_path / "sitecustomize.py").write_text(slow)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    slowed_sink(tmp_path, "write", 0.2, monkeypatch)
     out = str(tmp_path / "r.jsonl")
     longest = dict.fromkeys(STAGES, 0)
 

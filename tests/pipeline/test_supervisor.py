@@ -14,6 +14,7 @@ from types import SimpleNamespace
 
 import av
 import pytest
+from live_runs import slowed_sink
 
 from pipeline.books import RUNNING, Arrivals, Book, SinkBooks
 from pipeline.config import RunConfig
@@ -217,11 +218,8 @@ def test_a_service_manager_that_ends_all_processes_at_once_loses_nothing(
 def test_the_end_waits_for_a_sink_that_takes_long_to_make_its_files_whole(
     real_clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Every process of the run loads this first: as if the index of a long video were moved to its front.
-    slow = "import time\nfrom pipeline.sinks.jsonl import JsonlSink\nfinish = JsonlSink.finish\n"
-    slow += "JsonlSink.finish = lambda self: (time.sleep(12), finish(self))[1]\n"
-    (tmp_path / "sitecustomize.py").write_text(slow)
-    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{ROOT}")
+    # As if the index of a long video were moved to its front.
+    slowed_sink(tmp_path, "finish", 12, monkeypatch)
     out = tmp_path / "r.jsonl"
     process, _ = begin(real_clip, out, None)
     process.send_signal(signal.SIGINT)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,15 @@ def test_a_folder_is_split_by_person(bars: Path) -> None:
     assert faces.auc(rows, 1 - pool.occurrence.astype(np.float32)) == 0.0
 
 
+def test_what_a_network_reads_beside_the_crops_comes_along(bars: Path) -> None:
+    tiny.register()
+    spec = replace(SPEC, au_centers=True)
+    item = gather(spec, [str(bars)]).items[7]
+    assert {name: (a.shape, a.dtype.type) for name, a in item.items()} == spec.inputs(1)
+    centers = Pool.open([bars], SPEC.aus).au_centers(np.array([7]), "five_point_224")
+    assert np.array_equal(item["au_centers"], centers)
+
+
 def test_two_folders_are_one_after_the_other(bars: Path, tmp_path: Path) -> None:
     other = stills(tmp_path / "other", 8)
     faces = gather(SPEC, [str(bars), str(other)])
@@ -83,8 +93,6 @@ def test_windows_of_clips(tmp_path: Path) -> None:
 
 
 def test_mistakes(tmp_path: Path, bars: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(UsageError, match="reads AU centres"):
-        gather(resolve("eacnet").spec, [str(bars)])
     with pytest.raises(UsageError, match="2 people or more"):
         gather(SPEC, [str(stills(tmp_path / "one", 4, shards=1))])
     for arguments, said in (
