@@ -12,7 +12,7 @@ import contextlib
 import os
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -402,7 +402,8 @@ class _Loop:
         self._frames = _Frames(worker)
         self._out = Outgoing(worker, frames_link(worker.name), self._frames.rings)
         self._lanes = list(feeds.lanes)
-        self._begun: set[str] = set()
+        self._handed: Counter[str] = Counter()
+        """By stream: messages so far; the first one is its beginning."""
         self._reported_at = 0.0
         self._stall = Stall()
         self._down, self._held = False, ""
@@ -449,13 +450,13 @@ class _Loop:
                 lane.hold(why)
 
     def _forget_unread(self) -> None:
-        begun, live = self._begun, self._feeds.is_live
+        begun, live = self._handed, self._feeds.is_live
         self._lanes = [lane for lane in self._lanes if lane.stream in begun or live(lane.stream)]
 
     def _hand_over(self, lane: Lane) -> None:
         item = lane.take()
         if isinstance(item, StreamInfo):
-            self._begun.add(lane.stream)
+            self._handed[lane.stream] += 1
             self._out.mark(StreamBegin(item))
             return
         try:
@@ -468,15 +469,17 @@ class _Loop:
         packet = FramePacket(stamp, item.stride, image, {"capture": item.capture_ms}, lane.sent(item))
         ring.pass_on(image, "face")
         self._out.send(packet)
+        self._handed[lane.stream] += 1
 
     def _see_to(self, lane: Lane) -> bool:
         """Let a stream's thread know how far the face stage is; end what is over, and say whether it is.
 
         The lane is asked once: its feed's thread may end it at any moment.
         """
-        pending = self._out.pending(lane.stream)
+        pending, handed = self._out.pending(lane.stream), self._handed[lane.stream]
         lane.confirm(pending)
-        if lane.stream in self._begun and pending == 0:
+        # Many feeds, or one at full load, may never leave it without a message: one frame done will do.
+        if (handed and pending == 0) or handed - pending > 1:
             lane.opened.set()
         if over := lane.over:
             self._out.mark(lane.statement())

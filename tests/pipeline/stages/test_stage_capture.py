@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from pipeline.pacing import Stall
 from pipeline.sources import SourceSpec, write_streams
 from pipeline.stages import capture
 from pipeline.stages.capture import _Clock, _Feeds, _Stop
+from pipeline.stages.links import Outgoing
 from pipeline.stages.worker import Worker
 from pipeline.streams import StreamEnd
 
@@ -208,7 +210,7 @@ def test_a_stream_that_ends_at_any_moment_has_its_end_said(tmp_path: Path) -> No
         finish=lambda: None,
     )
     loop = object.__new__(capture._Loop)
-    loop._lanes, loop._out, loop._begun, loop._reported_at = [Ending("a", True, True)], out, set(), 0.0  # type: ignore[assignment]
+    loop._lanes, loop._out, loop._handed, loop._reported_at = [Ending("a", True, True)], out, Counter(), 0.0  # type: ignore[assignment]
     loop._stall, loop._down, loop._held = Stall(), False, ""
     loop._worker = cast(Worker, SimpleNamespace(wish=lambda: None, commands=[], report=lambda _: True))
     loop._feeds = cast(
@@ -218,3 +220,24 @@ def test_a_stream_that_ends_at_any_moment_has_its_end_said(tmp_path: Path) -> No
     (end,) = said
     assert isinstance(end, StreamEnd)
     assert end.ledger.ended == "duration limit"
+
+
+@pytest.mark.parametrize(
+    ("handed", "pending", "made_ready"),
+    [
+        (0, 0, False),  # not begun yet
+        (1, 1, False),
+        (1, 0, True),  # its beginning is worked through, and nothing else was there
+        (2, 1, False),  # a first frame may take long
+        (3, 1, True),  # always one on its way, as with many feeds: it is made ready all the same
+        (9, 3, True),
+    ],
+)
+def test_a_lane_knows_when_the_face_stage_is_made_ready(handed: int, pending: int, made_ready: bool) -> None:
+    """Until then what finds no room is no overload, and the stride stays."""
+    loop = object.__new__(capture._Loop)
+    loop._out = cast(Outgoing, SimpleNamespace(pending=lambda _: pending))
+    loop._handed = Counter({"a": handed} if handed else {})
+    lane = Lane("a", True, True)
+    assert not loop._see_to(lane)
+    assert lane.opened.is_set() == made_ready
