@@ -22,8 +22,8 @@ def interleaved_microseconds(
     """Microseconds a call of each candidate, one figure a round.
 
     The candidates take turns within a round, so that a busy neighbour slows all of them alike. A turn begins
-    with a call that does not count: PyTorch's threads go on spinning for a while, and the same arithmetic took
-    a third longer right behind it than one place further on.
+    with a call that does not count: PyTorch's threads go on spinning for a while, and the same arithmetic
+    took a third longer right behind it than one place further on.
     """
     for call in candidates.values():
         call()

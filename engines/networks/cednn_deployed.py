@@ -87,7 +87,8 @@ class DeployedCEDNN(AUNetwork):
         level = None if level_map is None else level_map.to(image.dtype).unsqueeze(1)
         for i, block in enumerate(self.blocks):
             threshold = getattr(self, f"threshold_{i}", None)
-            if threshold is not None and level is not None:
+            if threshold is not None:
+                assert level is not None
                 level = functional.max_pool2d(level, 2) if i > 0 else level
                 x = x * (1.0 + (level >= threshold).to(x.dtype))
             x = block(x)
