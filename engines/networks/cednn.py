@@ -145,7 +145,7 @@ class CEDNN(AUNetwork):
         *(f"blocks.{i}.block.{part}_norm" for i in (3, 4, 5) for part in ("first", "second")),
     )
     """Rounded, the first blocks and the grouped convolutions move one probability in a hundred by 0.06 to 0.1
-    (LOG.md); the merging convolutions of the others and the top, four fifths of the weights, by 0.02."""
+    (LOG.md); the merging convolutions of the others and the top, 95 % of the weights, by 0.02."""
     pixel_mean = (0.0, 0.0, 0.0)
     pixel_std = (1.0, 1.0, 1.0)
 
