@@ -25,8 +25,6 @@ def interleaved_microseconds(
     with a call that does not count: PyTorch's threads go on spinning for a while, and the same arithmetic
     took a third longer right behind it than one place further on.
     """
-    for call in candidates.values():
-        call()
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():

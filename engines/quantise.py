@@ -114,7 +114,8 @@ def quantise(bundle: Bundle, faces: Faces, log: Log) -> Int8:
             backend.export_sliding(engine, spec, "fp32", reference)
             sliding = backend.open_sliding(reference, spec, None)
             floating = InParts(sliding)
-            graphs = _in_parts(backend.graphs(engine, spec), sliding, faces, calibrating, log, aim)
+            models, kept = backend.graphs(engine, spec), engine.network.floating
+            graphs = _in_parts(models, kept, sliding, faces, calibrating, log, aim)
         nothing = Parity(0, 0, 0, 0, tolerance, 0.0)
         made = Int8(bundle.weights_id, graphs, nothing, np.empty((0, 0), np.float32), {})
         backend.export_int8(engine, spec, made, int8)
@@ -212,7 +213,13 @@ class _OtherFrame:
 
 
 def _in_parts(
-    models: Mapping[str, Any], sliding: Any, faces: Faces, rows: NDArray[np.int64], log: Log, aim: float
+    models: Mapping[str, Any],
+    kept: Sequence[str],
+    sliding: Any,
+    faces: Faces,
+    rows: NDArray[np.int64],
+    log: Log,
+    aim: float,
 ) -> dict[str, GraphInt8]:
     """Frame part and head of a temporal engine, each judged with the other in floating point."""
     from engines.convlstm import CHANNELS, PADDED
@@ -232,8 +239,10 @@ def _in_parts(
         return InParts(_OtherFrame(sliding, compiled)).run({"crops": windows[i]})[0]
 
     return {
-        "frame": quantise_graph(models["frame"], frames, by_frames, wanted, log, aim),
-        "head": quantise_graph(models["head"], hidden, lambda c, i: c(hidden[i])[0][0], wanted, log, aim),
+        "frame": quantise_graph(models["frame"], frames, by_frames, wanted, log, aim, kept),
+        "head": quantise_graph(
+            models["head"], hidden, lambda c, i: c(hidden[i])[0][0], wanted, log, aim, kept
+        ),
     }
 
 

@@ -32,8 +32,6 @@ COMPUTES = {
 ON_GPU = ("tensorrt", "inductor")
 """What `auto` takes only where there is an NVIDIA GPU. (Asked for, inductor compiles for a CPU as well.)"""
 
-NO_BFLOAT16 = "no bfloat16 in this processor (AVX512-BF16 or AMX)"
-
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -58,7 +56,7 @@ def obstacle(name: str, precision: str = "auto") -> str | None:
     if precision not in ("auto", *COMPUTES[name]):
         return f"{name} has no {precision}"
     if name == "openvino" and precision == "bf16" and not _cpu_has_bfloat16():
-        return f"{NO_BFLOAT16} for openvino"
+        return "no bfloat16 in this processor (AVX512-BF16 or AMX) for openvino"
     if name not in ON_GPU:
         return None
     if nvidia_gpu() is None:
@@ -116,8 +114,8 @@ def choose(name: str, precision: str = "auto") -> tuple[str, str]:
         raise UsageError(
             f"backend {name} computes in {able}, got --precision {precision}; choose another backend"
         )
-    if name == "openvino" and precision == "bf16" and not _cpu_has_bfloat16():
-        raise UsageError(f"--precision bf16: {NO_BFLOAT16}; use --precision fp32")
+    if name == "openvino" and (why_not := obstacle(name, precision)):
+        raise UsageError(f"--precision {precision}: {why_not}; use --precision fp32")
     return name, "asked for"
 
 
