@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cv2
@@ -67,6 +67,8 @@ class Batches(Dataset[Batch]):
     """Side of the piece that the network gets of each picture, cut at random; None for all of it."""
     shrunk_px: int = 0
     """Side that pictures are shrunk to at last; 0: not."""
+    _orders: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Of the pass that is under way: drawing it takes longer than preparing a batch."""
 
     def __len__(self) -> int:
         """Batches of one pass."""
@@ -76,7 +78,10 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, number: int) -> Batch:
         """Batch `number`, counted through all passes."""
         lap, k = divmod(number, len(self))
-        chosen = self.order(lap)[k * self.batch_size : (k + 1) * self.batch_size]
+        if lap not in self._orders:
+            self._orders.clear()
+            self._orders[lap] = self.order(lap)
+        chosen = self._orders[lap][k * self.batch_size : (k + 1) * self.batch_size]
         windows = self.items[chosen]
         labels = self.pool.occurrence[windows[:, -1]], self.pool.intensity[windows[:, -1]]
         occurrence, intensity = map(torch.from_numpy, labels)

@@ -193,6 +193,9 @@ def test_a_batch_is_a_function_of_its_number(bars: Path) -> None:
     assert torch.equal(one.pictures, other.pictures)
     assert torch.equal(one.beside["level_map"], other.beside["level_map"])
     assert not torch.equal(one.pictures, batches_of(bars, seed=(1,))[13].pictures)
+    batches = batches_of(bars)
+    for number in (14, 0, 13, 12):  # whichever were asked for before, of this pass and of others
+        assert torch.equal(batches[number].pictures, batches_of(bars)[number].pictures)
 
 
 def test_a_balanced_pass_shows_rare_aus_more_often(tmp_path: Path) -> None:
