@@ -2,9 +2,9 @@
 
 CEDNN compares a face with the same person's neutral face. Whoever streams has none at first, so `auto`
 gathers one: frames that are near-frontal, sharp and uncovered and whose *mesh geometry* is near rest in
-absolute terms, lips closed, mouth corners and brows near an average face's proportions. What is held for
-long is therefore no more neutral than what is held for a moment, and a smile from the first frame on stays
-a smile. The neutral is the pixel-wise median of the three to nine frames nearest to rest; better frames
+absolute terms, lips closed, eyes open, mouth corners and brows near an average face's proportions. What is
+held for long is therefore no more neutral than what is held for a moment, and a smile from the first frame on
+stays a smile. The neutral is the pixel-wise median of the three to nine frames nearest to rest; better frames
 replace worse ones, and frames older than ten minutes go when newer ones are there, so that daylight may
 change.
 """
@@ -25,9 +25,12 @@ REST_LIMITS: dict[str, tuple[float, float, float]] = {
     "corner_lift": (-0.05, 0.0, 0.035),
     "mouth_width": (0.44, 0.55, 0.63),
     "brow_raise": (0.19, 0.265, 0.34),
-    "eye_opening": (0.07, 0.30, 0.48),
+    "eye_opening": (0.15, 0.30, 0.48),
 }
-"""Least, average and most of each measure on a face at rest, in `Geometry`'s units (LOG.md, 2026-11-21)."""
+"""Least, average and most of each measure on a face at rest, in `Geometry`'s units (LOG.md, 2026-11-21).
+
+Lids halfway down are no rest, though a face that reads or looks down holds them there for long: beside such a
+neutral closed eyes have hardly changed, and are not seen."""
 REST_POSE_DEG = 15.0
 _POSE_SCALE_DEG = 8.0
 """A head turned so far is as far from rest as a measure at its limit: a turn misaligns the whole face."""

@@ -87,14 +87,15 @@ class Change:
         return out
 
     def landmarks(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
-        """(2, 468, 3), mirrored as the picture is, each face a little turned and stretched, as if the head
-        pose had been misread; without a neutral zeros."""
+        """(2, 468, 3), mirrored as the picture is, both faces a little turned and stretched, as if the head's
+        pose and proportions had been misread, mostly alike in both; without a neutral zeros."""
         rng = np.random.default_rng(self.noise_seed)
         out = points.copy()
         if self.flip:
             out = out[:, mean_head().mirror] * np.array((-1, 1, 1), np.float32)
         there = self.neutral and bool(points[1].any())
-        jitter = rng.normal(0, self.jitter, (2, 3, 3)).astype(np.float32)
+        alike, apart = 0.9 * rng.normal(0, self.jitter, (3, 3)), rng.normal(0, self.jitter, (2, 3, 3))
+        jitter = (alike + 0.4 * apart).astype(np.float32)
         out += out @ jitter
         out += rng.normal(0, 0.2 * self.jitter, out.shape).astype(np.float32)
         out[1] *= there

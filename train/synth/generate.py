@@ -35,6 +35,9 @@ PEOPLE_PER_SHARD = 8
 _CROPS = ("five_point_224", "box_224")
 _NO_NEUTRAL, _IMPERFECT_NEUTRAL = 0.12, 0.22
 """Chance that a recording has no neutral face, and that it has one that is not quite neutral."""
+_OF_THE_RECORDING = 0.5
+"""Share of the neutral faces that come from the recording itself. What differs from those is the face alone;
+a network that knew only others would ask for large differences before it says anything."""
 
 
 @dataclass(frozen=True)
@@ -118,15 +121,20 @@ def _record(order: Order, number: int, watcher: Watcher, rows: "_Rows") -> int:
     neutrals = {flag: rows.add_neutral(watcher.neutral(studio.neutral(flag))) for flag in (False, True)}
     missed = 0
 
-    def choose() -> int:
+    def choose(k: int, of_clip: bool) -> int:
         chance = rng.random()
-        return -1 if chance < _NO_NEUTRAL else neutrals[chance < _NO_NEUTRAL + _IMPERFECT_NEUTRAL]
+        if chance < _NO_NEUTRAL:
+            return -1
+        imperfect = bool(chance < _NO_NEUTRAL + _IMPERFECT_NEUTRAL)
+        if rng.random() >= _OF_THE_RECORDING:
+            return neutrals[imperfect]
+        return rows.add_neutral(watcher.neutral(studio.rest_in(k, of_clip, imperfect)))
 
     for k in range(order.stills):
-        missed += _watch([studio.still(k)], choose(), watcher, rows, number, -1)
+        missed += _watch([studio.still(k)], choose(k, False), watcher, rows, number, -1)
     for k in range(order.clips):
         shots = studio.clip(k, order.clip_frames, RATE_HZ)
-        missed += _watch(shots, choose(), watcher, rows, number, number * order.clips + k)
+        missed += _watch(shots, choose(k, True), watcher, rows, number, number * order.clips + k)
     return missed
 
 

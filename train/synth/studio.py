@@ -75,9 +75,19 @@ class Studio:
         self.figure = Figure(person, mean_head(), detail)
 
     def neutral(self, imperfect: bool) -> list[NDArray[np.uint8]]:
-        """Pictures of the person at rest, of one moment: one, or three with some movement between them."""
+        """Pictures of the person at rest, of one moment: one, or three with some movement between them; of
+        another day, as a photo or a profile is."""
         rng = self._rng(1 + imperfect)
         shoot = self._shoot(rng, moving=False, elsewhere=0.3 if imperfect else 0.0)
+        return self._at_rest(rng, shoot, imperfect)
+
+    def rest_in(self, number: int, of_clip: bool, imperfect: bool) -> list[NDArray[np.uint8]]:
+        """The same within a recording, before its camera and in its light, as a stream's own neutral is."""
+        stream = 100_000 + number if of_clip else 100 + number
+        shoot = self._shoot(self._rng(stream), moving=of_clip, elsewhere=_ELSEWHERE)
+        return self._at_rest(self._rng(200_000 + 2 * stream + imperfect), shoot, imperfect)
+
+    def _at_rest(self, rng: np.random.Generator, shoot: Shoot, imperfect: bool) -> list[NDArray[np.uint8]]:
         spread = 7.0 if imperfect else 2.5
         pose, acting = rng.normal(0, (spread, spread, 2.5)), draw_neutral(rng, imperfect)
         pictures = []

@@ -111,6 +111,26 @@ def test_two_processes_give_the_same_as_one(
     assert np.array_equal(one.level_map(everything), two.level_map(everything))
 
 
+def test_a_neutral_of_the_recording_is_taken_where_it_is() -> None:
+    apart: dict[str, list[float]] = {"same": [], "other": []}
+    for number in range(4):
+        studio = Studio(5, number)
+        still, other = studio.still(0).picture_bgr, studio.neutral(False)[0]
+        for rest in (studio.rest_in(0, False, False)[0], studio.rest_in(0, False, True)[0]):
+            assert rest.shape == still.shape
+            apart["same"].append(_corners_apart(still, rest))
+        apart["other"].append(_corners_apart(still, other))
+    assert max(apart["same"]) < 10 < np.median(apart["other"])
+
+
+def _corners_apart(one: np.ndarray, other: np.ndarray) -> float:
+    """Grey levels by which the upper corners of two pictures differ, where the wall is."""
+    corners = [
+        [np.median(p[:9, x], axis=(0, 1)) for x in (slice(0, 9), slice(-9, None))] for p in (one, other)
+    ]
+    return float(np.abs(np.subtract(*corners)).mean())
+
+
 def test_level_maps_and_crops_are_those_of_streaming_the_clip() -> None:
     studio = Studio(5, 1)
     specs = [crop_spec(name) for name in CROPS]
