@@ -24,7 +24,7 @@ from train.pool import Pool
 from train.predict import probabilities
 from train.recipe import PhaseTable, Recipe
 from train.tables import from_table
-from train.thresholds import calm_rows
+from train.thresholds import calm, calm_alarms
 
 HOP = 4
 """Frames from one judged window to the next."""
@@ -102,8 +102,8 @@ def score(
     occurrence, intensity = pool.occurrence[rows], pool.intensity[rows]
     limits = np.asarray(thresholds)
     columns = metrics.all_metrics(found, limits, occurrence, intensity)
-    calm = calm_rows(occurrence)
-    alarms = (found[calm] >= limits).mean(axis=0) if calm.any() else np.full(len(limits), np.nan)
+    alarms = calm_alarms(found, limits, occurrence)
+    quiet = int(calm(occurrence).any(axis=1).sum())
     scores = tuple(
         Scores(
             au=au,
@@ -114,7 +114,7 @@ def score(
         )
         for a, au in enumerate(pool.aus)
     )
-    return Evaluation(spec.name, spec.trained, pool.source, len(rows), int(calm.sum()), scores)
+    return Evaluation(spec.name, spec.trained, pool.source, len(rows), quiet, scores)
 
 
 def judged(pool: Pool, spec: EngineSpec, hop: int = HOP) -> NDArray[np.int64]:

@@ -2,7 +2,8 @@
 
 The threshold of the best F1 belongs to the validation frames, which show far more expressions than a face
 does in front of a camera. There it would call AUs on people who do nothing. So F1 chooses, but the threshold
-is at least so high that each AU is quiet on all but 2% of the calm frames, those that show no AU.
+is at least so high that each AU is quiet on all but 2% of the calm frames: those that show no AU, and where
+it is known that this one does not show. A trace, or an eye half closed, is no false alarm.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class Thresholds:
     values: tuple[float, ...]
     rule: str
     calm_frames: int
+    """Of the AU that has most."""
     calm_alarms: tuple[float, ...]
     """Share of calm frames with each AU called; NaN without any."""
 
@@ -51,9 +53,24 @@ def best_f1(probability: NDArray[np.floating], present: NDArray[np.bool_]) -> fl
     return float(p[best] + below) / 2
 
 
-def calm_rows(occurrence: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(n, A) → (n,): frames known to show nothing; unknown AUs do not count, all unknown is not calm."""
-    return ~(occurrence == 1).any(axis=1) & (occurrence == 0).any(axis=1)
+def calm(occurrence: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(n, A) → (n, A): where an AU is known not to show, in frames that are not known to show any other."""
+    return (occurrence == 0) & ~(occurrence == 1).any(axis=1, keepdims=True)
+
+
+def calm_alarms(
+    probability: NDArray[np.floating], thresholds: NDArray[np.floating], occurrence: NDArray[np.uint8]
+) -> NDArray[np.float64]:
+    """(A,): share of each AU's calm frames on which it is called; NaN without any.
+
+    Args:
+        probability: (n, A).
+        thresholds: (A,).
+        occurrence: (n, A), 0, 1 or 9 for unknown.
+    """
+    quiet = calm(occurrence)
+    called = (quiet & (probability >= thresholds)).sum(axis=0)
+    return np.where(quiet.any(axis=0), called / np.maximum(quiet.sum(axis=0), 1), np.nan)
 
 
 def choose(probability: NDArray[np.floating], occurrence: NDArray[np.uint8]) -> Thresholds:
@@ -67,14 +84,20 @@ def choose(probability: NDArray[np.floating], occurrence: NDArray[np.uint8]) -> 
     values = np.array(
         [best_f1(p[k], o[k] == 1) for p, o, k in zip(probability.T, occurrence.T, known.T, strict=True)]
     )
-    calm = probability[calm_rows(occurrence)].astype(np.float64)
     rule = "best F1 on validation"
-    if len(calm) >= FEWEST_CALM:
-        loudest = np.sort(calm, axis=0)[::-1][int(CALM_ALARMS * len(calm))]  # the first that must stay quiet
-        values = np.maximum(values, np.nextafter(loudest, 1))
-        rule += f", at most {CALM_ALARMS:.0%} of calm frames called"
+    quiet = calm(occurrence)
+    for a, (p, there) in enumerate(zip(probability.T.astype(np.float64), quiet.T, strict=True)):
+        if there.sum() >= FEWEST_CALM:
+            loudest = np.sort(p[there])[::-1][
+                int(CALM_ALARMS * there.sum())
+            ]  # the first that must stay quiet
+            values[a] = max(values[a], np.nextafter(loudest, 1))
+    if quiet.sum(axis=0).max() >= FEWEST_CALM:
+        rule += f", each AU called on at most {CALM_ALARMS:.0%} of its calm frames"
+        if (values > HIGHEST).any():
+            rule += f", or at {HIGHEST} at the latest"
     values = np.clip(np.ceil(values * 1e4) / 1e4, LOWEST, HIGHEST)
-    return _told(values, rule, calm)
+    return _told(values, rule, probability, occurrence)
 
 
 def kept(
@@ -87,14 +110,18 @@ def kept(
         probability: (n, A).
         occurrence: (n, A), 0, 1 or 9 for unknown.
     """
-    return _told(np.array(values), "the papers', not chosen", probability[calm_rows(occurrence)])
+    return _told(np.array(values), "the papers', not chosen", probability, occurrence)
 
 
-def _told(values: NDArray[np.float64], rule: str, calm: NDArray[np.floating]) -> Thresholds:
-    alarms = (calm >= values).mean(axis=0) if len(calm) else np.full(len(values), np.nan)
+def _told(
+    values: NDArray[np.float64],
+    rule: str,
+    probability: NDArray[np.floating],
+    occurrence: NDArray[np.uint8],
+) -> Thresholds:
     return Thresholds(
         values=tuple(map(float, values)),
         rule=rule,
-        calm_frames=len(calm),
-        calm_alarms=tuple(round(float(alarm), 4) for alarm in alarms),
+        calm_frames=int(calm(occurrence).sum(axis=0).max()),
+        calm_alarms=tuple(round(float(a), 4) for a in calm_alarms(probability, values, occurrence)),
     )

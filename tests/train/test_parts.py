@@ -263,6 +263,45 @@ def test_calm_faces_raise_a_threshold() -> None:
     few = thresholds.choose(np.concatenate((calm[:20], busy)), occurrence[980:])
     assert "2%" not in few.rule
     unknown = np.full((3, 2), 9, np.uint8)
-    assert not thresholds.calm_rows(unknown).any()
+    assert not thresholds.calm(unknown).any()
     assert thresholds.choose(np.zeros((3, 2)), unknown).values == (0.5, 0.5)
     assert math.isnan(thresholds.choose(np.zeros((3, 2)), unknown).calm_alarms[0])
+
+
+def test_what_is_unknown_is_no_false_alarm() -> None:
+    """Of the calm frames half show a trace of AU01, which is loud there; its threshold need not care."""
+    busy = np.array([[1, 0], [0, 1]], np.uint8).repeat(300, axis=0)
+    calm = np.zeros((600, 2), np.uint8)
+    calm[:300, 0] = 9
+    occurrence = np.concatenate((busy, calm))
+    probability = np.where(occurrence == 1, 0.6, 0.1)
+    probability[600:900, 0] = 0.9
+    chosen = thresholds.choose(probability, occurrence)
+    assert chosen.values == pytest.approx((0.35, 0.35), abs=1e-3)
+    assert chosen.calm_alarms == (0.0, 0.0)
+    np.testing.assert_array_equal(
+        thresholds.calm(np.array([[0, 9, 0], [0, 1, 0], [9, 9, 9]], np.uint8)),
+        [[True, False, True], [False] * 3, [False] * 3],
+    )
+
+
+def test_alarms_on_calm_frames_are_counted_by_a_loop() -> None:
+    rng = np.random.default_rng(3)
+    occurrence = rng.choice([0, 0, 0, 1, 9], (400, 3)).astype(np.uint8)
+    occurrence[:, 2] = 9
+    probability, limits = rng.uniform(size=(400, 3)), np.array([0.3, 0.8, 0.5])
+    found = thresholds.calm_alarms(probability, limits, occurrence)
+    for a in range(2):
+        rows = [k for k in range(400) if occurrence[k, a] == 0 and 1 not in occurrence[k]]
+        assert found[a] == pytest.approx(np.mean([probability[k, a] >= limits[a] for k in rows]))
+    assert math.isnan(found[2])
+
+
+def test_a_threshold_that_would_go_too_high_is_said() -> None:
+    calm = np.full((200, 1), 0.99)
+    chosen = thresholds.choose(
+        np.concatenate((calm, calm)), np.repeat([[0], [1]], 200, axis=0).astype(np.uint8)
+    )
+    assert chosen.values == (0.95,)
+    assert chosen.calm_alarms == (1.0,)
+    assert chosen.rule.endswith("or at 0.95 at the latest")
