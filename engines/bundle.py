@@ -128,11 +128,11 @@ def _parse_weights(weights: dict[str, Any]) -> tuple[str | None, int | None]:
     match weights:
         case {"file": "weights.safetensors", "sha256": str(digest), **rest} if len(digest) == 64 and not rest:
             return digest, None
-        case {"random_seed": int(seed), **rest} if type(seed) is int and seed >= 0 and not rest:
+        case {"random_seed": int(seed), **rest} if type(seed) is int and 0 <= seed < 2**63 and not rest:
             return None, seed
     raise ValueError(
         f'weights: expected {{"file": "{WEIGHTS_FILE}", "sha256": 64 hex digits}} '
-        f'or {{"random_seed": 0 or more}}, got {json.dumps(weights)}'
+        f'or {{"random_seed": 0 to 2^63 − 1}}, got {json.dumps(weights)}'
     )
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from engines.backends import BACKENDS, ON_GPU, installed_version
 from engines.bundle import SPEC_FILE, Bundle
@@ -27,7 +27,7 @@ from engines.gpu import nvidia_gpu
 from engines.networks import NETWORKS
 from pipeline.errors import EngineError
 
-SCHEMA = 1
+SCHEMA = 2
 ENTRY_FILE = "entry.json"
 _HERE = Path(__file__).parent
 
@@ -35,7 +35,7 @@ Log = Callable[[str], None]
 Form = Literal["whole", "sliding"]
 _SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py", "backends/recurrence.py")
 _BACKEND_SOURCES = {
-    "onnxruntime": ("onnx_file.py",),
+    "onnxruntime": ("onnx_file.py", "int8_onnx.py"),
     "inductor": ("backends/fixed.py",),
     "tensorrt": ("backends/fixed.py",),
 }
@@ -166,6 +166,11 @@ def entry_key(bundle: Bundle, backend: str, precision: str, form: Form = "whole"
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def _digest(content: dict[str, Any]) -> str:
+    """Of all that an entry says of itself."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -179,8 +184,15 @@ def _read(folder: Path, key: str) -> Entry:
     """
     try:
         entry = json.loads((folder / ENTRY_FILE).read_text(encoding="utf-8"))
+        said = entry.pop("sha256")
         if entry["key"] != key or entry["schema"] != SCHEMA:
             raise _Damaged(f"{ENTRY_FILE} is of another engine")
+        if said != _digest(entry):
+            raise _Damaged(f"{ENTRY_FILE} was changed")
+        there = {path.name for path in folder.iterdir()} - {ENTRY_FILE}
+        if there != set(entry["files"]):
+            odd = ", ".join(sorted(there ^ set(entry["files"])))
+            raise _Damaged(f"{odd}: missing, or not of this engine")
         for name, digest in entry["files"].items():
             if _sha256(folder / name) != digest:
                 raise _Damaged(f"{name} was changed")
@@ -258,6 +270,7 @@ def _build_beside(folder: Path, key: str, build: Callable[[Path], Parity]) -> Pa
         parity = build(new)
         files = {path.name: _sha256(path) for path in sorted(new.iterdir())}
         content = {"schema": SCHEMA, "key": key, "files": files, "parity": asdict(parity)}
+        content["sha256"] = _digest(content)
         (new / ENTRY_FILE).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         if folder.exists():
             os.rename(folder, work / "old")

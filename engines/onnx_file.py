@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,13 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 from pipeline.whole import write_whole
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from engines.backends.onnxruntime import Model
     from engines.cache import Log
     from engines.runtime import Engine
     from engines.spec import EngineSpec
@@ -31,6 +32,9 @@ BATCH = "faces"
 """The name of the dimension that is left open."""
 _SMALL = 64
 """Numbers up to which a tensor stays float32 when weights are stored as float16: constants, not weights."""
+
+_ANY = 2**40
+"""More bytes than any weight has."""
 
 Shapes = Mapping[str, tuple[tuple[int, ...], type]]
 
@@ -50,6 +54,26 @@ def to_onnx(module: nn.Module, inputs: Shapes, precision: str = "fp32", output: 
     Raises:
         EngineError: the module cannot be exported, or only for one batch.
     """
+    model = exported(module, inputs, output)
+    if precision == "fp16":
+        _halve(model.graph)
+    return checked(model)
+
+
+def exported(
+    module: nn.Module, inputs: Shapes, output: str = OUTPUT, folded: bool = False
+) -> onnx.ModelProto:
+    """A module's graph, for `checked` to finish.
+
+    Args:
+        module, inputs, output: as `to_onnx`.
+        folded: normalisations go into the weights of their layers, and what is computed of weights alone is
+            computed now. Runtimes do so themselves, and it takes as long as the export.
+
+    Raises:
+        EngineError: the module cannot be exported.
+    """
+    import onnxscript.optimizer
     import torch
 
     module.eval()
@@ -66,25 +90,33 @@ def to_onnx(module: nn.Module, inputs: Shapes, precision: str = "fp32", output: 
             traced = torch.export.export(
                 module, (), example, dynamic_shapes={name: {0: faces} for name in inputs}, strict=False
             )
-            # Runtimes simplify the graph themselves; the exporter's own way took as long as the export.
             program: Any = torch.onnx.export(
-                traced, (), kwargs=example, dynamo=True, optimize=False, verbose=False,
+                traced, (), kwargs=example, dynamo=True, optimize=folded, verbose=False,
                 input_names=list(inputs), output_names=[output],
             )  # fmt: skip
+            if folded:  # the exporter's own way leaves large weights alone
+                onnxscript.optimizer.optimize(program.model, input_size_limit=_ANY, output_size_limit=_ANY)
         model: onnx.ModelProto = program.model_proto
     except Exception as error:  # the exporter raises many kinds, none of which says more
-        raise EngineError(f"ONNX cannot express this network: {str(error).splitlines()[0]}") from error
+        raise EngineError(f"ONNX cannot express this network: {first_line(error)}") from error
     finally:
         for logger, level in zip(heard, before, strict=True):
             logger.setLevel(level)
-    if precision == "fp16":
-        _halve(model.graph)
+    return model
+
+
+def checked(model: onnx.ModelProto) -> bytes:
+    """A file's content, with the batch open by its name.
+
+    Raises:
+        EngineError: ONNX's checker refuses it, or the batch is fixed.
+    """
     _name_open_batch(model.graph)
     content: bytes = model.SerializeToString()
     try:
         onnx.checker.check_model(content, full_check=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise EngineError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from None
+        raise EngineError(f"the exported graph is not valid ONNX: {first_line(error)}") from None
     return content
 
 
@@ -130,7 +162,12 @@ def engine_to_onnx(module: nn.Module, spec: EngineSpec, precision: str) -> bytes
     Raises:
         EngineError: like `to_onnx`.
     """
-    model = onnx.load_from_string(to_onnx(module, spec.inputs(2), precision))
+    return with_metadata(to_onnx(module, spec.inputs(2), precision), spec)
+
+
+def with_metadata(content: bytes, spec: EngineSpec) -> bytes:
+    """The file with its AUs and thresholds."""
+    model = onnx.load_from_string(content)
     said = {
         "austream.engine": spec.name,
         "austream.trained": spec.trained,
@@ -138,8 +175,8 @@ def engine_to_onnx(module: nn.Module, spec: EngineSpec, precision: str) -> bytes
         "austream.thresholds": json.dumps(spec.thresholds),
     }
     helper.set_model_props(model, said)
-    content: bytes = model.SerializeToString()
-    return content
+    complete: bytes = model.SerializeToString()
+    return complete
 
 
 def hand_out(name_or_path: str | Path, precision: str, path: Path, log: Log) -> tuple[Engine, float]:
@@ -158,15 +195,28 @@ def hand_out(name_or_path: str | Path, precision: str, path: Path, log: Log) -> 
     from engines.runtime import load_engine
 
     engine = load_engine(name_or_path, "onnxruntime", precision, log=log)
-    spec, tolerance = engine.spec, engine.parity.tolerance
-    some = [inputs for _, (_, inputs) in zip(range(2), parity_inputs(spec), strict=False)]
-    together = {name: np.concatenate([one[name] for one in some]) for name in some[0]}
-    alone = np.concatenate([engine.run(**one) for one in some])
-    apart = float(np.abs(Model(engine.folder / FILE, None, 1).infer(together) - alone).max())
-    if not apart <= tolerance:
-        raise EngineError(
-            f"{spec.name} (onnx, {precision}): {len(some)} faces in one batch move probabilities by "
-            f"{apart:.1e}, more than {tolerance:.0e}"
-        )
+    file = Model(engine.folder / FILE, None, 1)
+    some = [inputs for _, (_, inputs) in zip(range(2), parity_inputs(engine.spec), strict=False)]
+    apart = moved_by_company(file, some)
+    require_alike(apart, engine.parity.tolerance, f"{engine.spec.name} (onnx, {precision})")
     write_whole(path, (engine.folder / FILE).read_bytes())
     return engine, apart
+
+
+def moved_by_company(file: Model, faces: Sequence[Mapping[str, np.ndarray]]) -> float:
+    """How far a probability moves when faces go into a file together instead of alone."""
+    together = {name: np.concatenate([one[name] for one in faces]) for name in faces[0]}
+    alone = np.concatenate([file.infer(one) for one in faces])
+    return float(np.abs(file.infer(together) - alone).max())
+
+
+def require_alike(apart: float, tolerance: float, what: str) -> None:
+    """Refuse a file whose faces depend on their company.
+
+    Raises:
+        EngineError: with the figures.
+    """
+    if not apart <= tolerance:
+        raise EngineError(
+            f"{what}: several faces in one batch move probabilities by {apart:.1e}, more than {tolerance:.0e}"
+        )

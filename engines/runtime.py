@@ -13,7 +13,7 @@ from engines.batching import GatheringSession, fitting
 from engines.bundle import Bundle, resolve
 from engines.cache import Entry, Log, Parity
 from engines.spec import EngineSpec
-from pipeline.errors import UsageError
+from pipeline.errors import EngineError, UsageError
 
 MAX_LEVEL = 5
 
@@ -33,6 +33,20 @@ def pick(bundle: Bundle, backend: str, precision: str, faces: int) -> tuple[Back
     precision, why = backends.choose_precision(chosen, precision, int8.find(bundle) is not None)
     found = backends.get(chosen, precision)
     return found.at(fitting(found.batches, faces)), precision, f"{reason}; {why}"
+
+
+def finite(found: np.ndarray, name: str, backend: str, precision: str) -> np.ndarray:
+    """What an engine answered, if it is numbers: NaN would be below every threshold, and look like calm.
+
+    Raises:
+        EngineError: it is not.
+    """
+    if not np.isfinite(found).all():
+        raise EngineError(
+            f"{name} ({backend}, {precision}): expected probabilities, got NaN: its numbers overflow in that "
+            "precision; use --precision fp32"
+        )
+    return found
 
 
 class Engine:
@@ -88,6 +102,7 @@ class Engine:
 
         Raises:
             UsageError: a shape, type or value is not that.
+            EngineError: it answers with something else than numbers.
         """
         named = {"crops": crops, "level_map": level_map, "au_centers": au_centers}
         named |= {"neutral": neutral, "landmarks": landmarks}
@@ -104,7 +119,7 @@ class Engine:
             raise UsageError(f"{self.spec.name}: level_map: expected 0 to {MAX_LEVEL}, got {level_map.max()}")
         if not faces:
             return np.empty((0, len(self.spec.aus)), np.float32)
-        return self.session.run(given)
+        return finite(self.session.run(given), self.spec.name, self.backend, self.precision)
 
     def _check(self, name: str, array: np.ndarray, shape: tuple[int, ...], dtype: type) -> None:
         wanted = f"{np.dtype(dtype)} ({', '.join(['B', *map(str, shape[1:])])})"

@@ -22,7 +22,7 @@ from engines import cache
 from engines.backends.base import ManyAtOnce, SlidingSession
 from engines.bundle import resolve
 from engines.cache import Entry, Log, Parity
-from engines.runtime import log_to_stderr, pick
+from engines.runtime import finite, log_to_stderr, pick
 from engines.spec import EngineSpec
 from pipeline.errors import UsageError
 
@@ -172,7 +172,11 @@ class SlidingEngine:
     def finish(
         self, advances: Sequence[Advance], features: Sequence[Any | None]
     ) -> list[NDArray[np.float32] | None]:
-        """What `push` returns; features: of every advance that has `ends`."""
+        """What `push` returns; features: of every advance that has `ends`.
+
+        Raises:
+            EngineError: the network answers with something else than numbers.
+        """
         gates, windows = [], []
         for advance, seen in zip(advances, features, strict=True):
             if advance.restarts:
@@ -189,7 +193,8 @@ class SlidingEngine:
             outputs = iter(self.session.heads_of(ended))
         else:
             outputs = map(self.session.head, ended)
-        return [None if state is None else next(outputs) for state in done]
+        about = self.spec.name, self.backend, self.precision
+        return [None if state is None else finite(next(outputs), *about) for state in done]
 
     def _check(self, frames: Sequence[tuple[Track, NDArray[np.uint8], int, bool]]) -> None:
         shape = self.spec.crops_shape(1)[2:]

@@ -19,6 +19,10 @@ LANDMARKS = 468
 """Points of the face mesh without the irises."""
 
 
+LONGEST_WINDOW = 1024
+"""Frames that a temporal engine may look at; a bundle that asks for more is damaged."""
+
+
 @dataclass(frozen=True, slots=True)
 class CropSpec:
     """Which picture of a face an engine wants."""
@@ -109,8 +113,8 @@ class EngineSpec:
             raise ValueError(f"thresholds: expected numbers between 0 and 1, got {list(self.thresholds)}")
         if self.neutral and self.crop.name != "five_point_224":
             raise ValueError(f"neutral: expected a five_point_224 crop beside it, got {self.crop.name}")
-        if self.window < 1:
-            raise ValueError(f"window: expected 1 or more frames, got {self.window}")
+        if not 1 <= self.window <= LONGEST_WINDOW:
+            raise ValueError(f"window: expected 1 to {LONGEST_WINDOW} frames, got {self.window}")
         if self.rate_hz is not None and not (0.0 < self.rate_hz < math.inf):
             raise ValueError(f"rate_hz: expected frames per second above 0, or null, got {self.rate_hz}")
         if self.max_intensity is not None and not (0.0 < self.max_intensity < math.inf):

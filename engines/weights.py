@@ -17,10 +17,14 @@ from engines.bundle import WEIGHTS_FILE, Bundle, read_bundle, write_spec
 from engines.networks import build_network
 from engines.networks.base import AUNetwork
 from engines.spec import AU_CENTERS, LANDMARKS, EngineSpec
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 
 LOGIT_SPREAD = 1.5
 """Standard deviation that random weights aim at: probabilities of about 0.1 to 0.9."""
+
+
+_READ = (torch.float32, torch.float16)
+"""Types of a file's weights."""
 
 
 def expected_weights(network: nn.Module) -> dict[str, Tensor]:
@@ -45,9 +49,9 @@ def fill(network: nn.Module, weights: Mapping[str, Tensor], origin: str) -> None
             if name in given and given[name].shape != t.shape
         ],
         "neither float32 nor float16": [
-            f"{name} {t.dtype}" for name, t in given.items() if t.dtype not in (torch.float32, torch.float16)
+            f"{name} {t.dtype}" for name, t in given.items() if t.dtype not in _READ
         ],
-        "not finite": [name for name, t in given.items() if not torch.isfinite(t).all()],
+        "not finite": [name for name, t in given.items() if t.dtype in _READ and not torch.isfinite(t).all()],
     }
     found = [f"{kind}: {_some(names)}" for kind, names in problems.items() if names]
     if found:
@@ -78,7 +82,7 @@ def load_network(bundle: Bundle) -> AUNetwork:
     try:
         weights = load_file(path)
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise EngineError(f"{path}: expected a whole safetensors file: {reason}; export it again") from None
     fill(network, weights, str(path))
     return network

@@ -17,6 +17,16 @@ it without a traceback; anything that is not an AustreamError is a bug and keeps
 """
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's error says first; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def last_line(error: BaseException) -> str:
+    """The same, last: where some libraries begin with their own source files."""
+    return next(reversed(str(error).strip().splitlines()), type(error).__name__)
+
+
 class AustreamError(Exception):
     """The base of every error that is austream's own."""
 

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, first_line
 from pipeline.whole import write_whole
 
 Facts = Mapping[str, Any]
@@ -46,7 +46,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             # A run that goes on puts a new file in its place; safetensors opens it twice, and may get both.
             if isinstance(error, RuntimeError) and attempt + 1 < _TRIES:
                 continue
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            reason = first_line(error)
             raise SourceError(
                 f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}"
             ) from None
@@ -64,7 +64,7 @@ def read_facts(path: Path) -> dict[str, Any]:
             facts: dict[str, Any] = json.loads((file.metadata() or {})["facts"])
             return facts
     except (OSError, SafetensorError, KeyError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = first_line(error)
         raise SourceError(f"{path}: expected a checkpoint of `train fit`, cannot read it: {reason}") from None
 
 

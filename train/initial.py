@@ -15,7 +15,7 @@ from torch import Tensor
 from engines.networks import build_network
 from engines.networks.base import AUNetwork
 from engines.spec import EngineSpec
-from pipeline.errors import EngineError, SourceError, UsageError
+from pipeline.errors import EngineError, SourceError, UsageError, first_line
 from train.recipe import Recipe
 
 BRANCH = re.compile(r"branches\.(\d+)\.(.+)")
@@ -103,7 +103,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], tuple[str, ...] | None, object
             facts = json.loads((file.metadata() or {}).get("facts", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError, ValueError) as error:
-        raise SourceError(f"initial: {path}: cannot read it: {str(error).splitlines()[0]}") from None
+        raise SourceError(f"initial: {path}: cannot read it: {first_line(error)}") from None
     engine = facts.get("recipe", {}).get("engine", {})
     aus = engine.get("aus")
     return tensors, None if aus is None else tuple(aus), engine.get("variant", {}).get("regions")

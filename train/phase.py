@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.errors import RunError, SourceError
+from pipeline.errors import RunError, SourceError, first_line
 from train import checkpoint
 from train.batches import Batch
 from train.networks import Learner
@@ -169,7 +169,7 @@ class PhaseRun:
                 self.average.network.load_state_dict(checkpoint.under("average", tensors))
             checkpoint.restore_optimiser(self.optimiser, checkpoint.under("optimiser", tensors))
         except (RuntimeError, KeyError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise SourceError(f"the checkpoint does not fit the network any more: {reason}") from None
         torch.set_rng_state(tensors["random"])
         if facts["scaler"]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from engines.spec import CropSpec
-from pipeline.errors import SourceError
+from pipeline.errors import SourceError, first_line
 
 UNKNOWN = 9
 """An occurrence that nobody knows, as in BP4D's files."""
@@ -120,7 +120,7 @@ def open_shard(path: Path) -> Any:
     try:
         return safe_open(path, framework="np")
     except (OSError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise SourceError(
             f"{path}: expected a shard of samples, cannot read it: {reason}; make it again"
         ) from None

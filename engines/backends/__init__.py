@@ -6,10 +6,11 @@ import os
 import shutil
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from engines.backends.base import Backend
 from engines.gpu import nvidia_gpu
-from pipeline.errors import EngineError, UsageError
+from pipeline.errors import EngineError, UsageError, first_line
 
 BACKENDS = {
     "tensorrt": "torch-tensorrt",
@@ -65,7 +66,15 @@ def obstacle(name: str, precision: str = "auto") -> str | None:
         return f"the PyTorch here is built without CUDA, which {name} needs"
     if name == "inductor" and shutil.which(compiler()) is None:
         return f"no C++ compiler {compiler()} for inductor"
+    if name == "inductor" and not _cuda_toolkit():
+        return "no CUDA toolkit (CUDA_HOME, nvcc or /usr/local/cuda) for inductor to build with"
     return None
+
+
+def _cuda_toolkit() -> bool:
+    """Where PyTorch looks for one; its own packages bring the libraries, not the headers."""
+    named = any(os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
+    return named or shutil.which("nvcc") is not None or Path("/usr/local/cuda").is_dir()
 
 
 def _cpu_has_bfloat16() -> bool:
@@ -129,7 +138,7 @@ def choose_precision(backend: str, name: str, int8_there: bool = False) -> tuple
     """
     if name != "auto":
         return name, f"{name} asked for"
-    if backend in ON_GPU:
+    if backend in ON_GPU and nvidia_gpu() is not None:
         return "fp16", "auto: fp16 is what a GPU multiplies fastest without calibration"
     why = "auto: fp32 on a CPU, where fp16 would save space only"
     faster = "; --precision int8, which rounds and is faster, is there for this engine"
@@ -146,9 +155,9 @@ def get(name: str, precision: str = "auto") -> Backend:
     choose(name, precision)
     try:
         backend: Backend = import_module(f"{__name__}.{name}").BACKEND
-    except ImportError as error:
+    except (ImportError, OSError) as error:  # OSError: a library that was built for another one
         raise EngineError(
             f"backend {name}: {BACKENDS[name]} is installed but cannot be imported "
-            f"({str(error).splitlines()[0]}); install it again or choose another backend"
+            f"({first_line(error)}); install it again or choose another backend"
         ) from None
     return backend

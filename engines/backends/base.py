@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,17 +69,17 @@ class InParts:
 
     def __init__(self, session: SlidingSession) -> None:
         self._session = session
+        self._lock = threading.Lock()
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """See `Session`."""
-        probabilities = []
-        for window in inputs["crops"]:
-            state = None
-            for crop in window:
-                gates = self._session.gates(self._session.features(crop))
-                [state] = self._session.step([gates], [state])
-            probabilities.append(self._session.head(state))
-        return np.stack(probabilities)
+        windows = inputs["crops"]
+        features = [[self._session.features(crop) for crop in window] for window in windows]
+        states: list[Any] = [None] * len(windows)
+        with self._lock:
+            for together in zip(*features, strict=True):
+                states = self._session.step([self._session.gates(seen) for seen in together], states)
+            return np.stack([self._session.head(state) for state in states])
 
 
 class Backend(ABC):

@@ -12,7 +12,7 @@ from torch import nn
 
 from engines.backends import COMPUTES, compiler
 from engines.backends.fixed import Call, FixedBackend, Shapes, empty_inputs, mixed
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 
 
 class InductorBackend(FixedBackend):
@@ -40,9 +40,7 @@ class InductorBackend(FixedBackend):
                     program, package_path=str(path), inductor_configs=options
                 )
         except Exception as error:  # compilers fail in many ways
-            raise EngineError(
-                f"AOTInductor cannot compile {path.stem}: {str(error).splitlines()[0]}"
-            ) from error
+            raise EngineError(f"AOTInductor cannot compile {path.stem}: {first_line(error)}") from error
 
     def load(self, path: Path, shapes: Shapes, device: str) -> Call:  # noqa: ARG002
         """See `FixedBackend`."""
@@ -51,7 +49,7 @@ class InductorBackend(FixedBackend):
             call: Call = torch._inductor.aoti_load_package(str(path), run_single_threaded=True)
         except Exception as error:  # a damaged package can be anything
             raise EngineError(
-                f"{path.parent}: AOTInductor cannot load the compiled engine: {str(error).splitlines()[0]}"
+                f"{path.parent}: AOTInductor cannot load the compiled engine: {first_line(error)}"
             ) from None
         return call
 

@@ -14,7 +14,7 @@ from engines.backends import COMPUTES
 from engines.backends.base import Backend, Session, SlidingSession
 from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, last_line
 
 if TYPE_CHECKING:
     from engines.export import ExportedEngine
@@ -27,7 +27,8 @@ _ERRORS_ONLY = 3
 class Model:
     """A loaded ONNX file; any number of threads may run it, as many at a time as it has lanes."""
 
-    def __init__(self, path: Path, threads: int | None, lanes: int) -> None:
+    def __init__(self, file: Path | bytes, threads: int | None, lanes: int) -> None:
+        """file: where it lies, or its content."""
         options = onnxruntime.SessionOptions()
         options.log_severity_level = _ERRORS_ONLY
         if lanes > 1:
@@ -38,12 +39,10 @@ class Model:
         # Idle threads sleep: spinning would take the cores of the decoder and the face stage.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         try:
-            self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own exceptions share no base but this
-            reason = str(error).strip().splitlines()[-1]
-            raise EngineError(
-                f"{path.parent}: ONNX Runtime cannot load the compiled engine: {reason}"
-            ) from None
+            reason, where = last_line(error), file.parent if isinstance(file, Path) else "ONNX file"
+            raise EngineError(f"{where}: ONNX Runtime cannot load the compiled engine: {reason}") from None
         self._free = threading.BoundedSemaphore(lanes)
 
     def infer(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

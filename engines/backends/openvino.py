@@ -17,7 +17,7 @@ from engines.backends import COMPUTES
 from engines.backends.base import Backend, InParts, Session, SlidingSession
 from engines.backends.recurrence import PartsSession, open_recurrence, save_recurrence
 from engines.spec import EngineSpec
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, last_line
 
 if TYPE_CHECKING:
     from torch import nn
@@ -82,7 +82,7 @@ class OpenVINOBackend(Backend):
     def export(self, engine: ExportedEngine, spec: EngineSpec, precision: str, folder: Path) -> None:
         """Traces the engine at batch 1 and writes OpenVINO's IR."""
         # No Winograd in bf16: its sums would be rounded in between.
-        with _deployed(engine, winograd=precision != "bf16"):
+        with deployed(engine, winograd=precision != "bf16"):
             _convert(engine, spec.inputs(1), precision, folder / _FILE)
 
     def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
@@ -95,7 +95,7 @@ class OpenVINOBackend(Backend):
         """What INT8 may change, in float32: `model`, or `frame` and `head` of a temporal engine."""
         if spec.window == 1:
             # No Winograd: its sums are no convolutions any more, and in INT8 the plain ones are faster.
-            with _deployed(engine, winograd=False):
+            with deployed(engine, winograd=False):
                 return {"model": _traced(engine, spec.inputs(1))}
         frame, head = _parts(engine, spec)
         return {"frame": _traced(*frame), "head": _traced(*head)}
@@ -133,8 +133,9 @@ class OpenVINOBackend(Backend):
 
 
 @contextmanager
-def _deployed(engine: ExportedEngine, winograd: bool) -> Iterator[None]:
-    """For as long as it lasts, the engine's network is in the form that OpenVINO computes fastest."""
+def deployed(engine: ExportedEngine, winograd: bool) -> Iterator[None]:
+    """For as long as it lasts, the engine's network is in the form that OpenVINO computes fastest; `winograd`
+    counts where the network is for it."""
     from engines.winograd_graph import by_product, by_winograd
 
     network = engine.network
@@ -220,7 +221,7 @@ def _compile(path: Path, threads: int | None, lanes: int) -> Requests:
             options["INFERENCE_PRECISION_HINT"] = model.get_rt_info([*_COMPUTED_IN]).astype(str)
         return Requests(core().compile_model(model, "CPU", options), lanes)
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
+        reason = last_line(error)
         raise EngineError(f"{path.parent}: OpenVINO cannot load the compiled engine: {reason}") from None
 
 

@@ -19,7 +19,7 @@ from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
 
 from engines.backends import COMPUTES
 from engines.backends.fixed import Call, FixedBackend, Shapes, empty_inputs, mixed
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 
 _OUTPUT = "output0"
 """What both versions call the first result of a graph. Its inputs keep the names of the graph's own."""
@@ -52,7 +52,7 @@ class TensorRTBackend(FixedBackend):
                 require_full_compilation=True,
             )
         except Exception as error:  # TensorRT, its converters and the tracer fail in many ways
-            raise EngineError(f"TensorRT cannot compile {path.stem}: {str(error).splitlines()[0]}") from error
+            raise EngineError(f"TensorRT cannot compile {path.stem}: {first_line(error)}") from error
         path.write_bytes(content)
 
     def load(self, path: Path, shapes: Shapes, device: str) -> Call:  # noqa: ARG002
@@ -64,7 +64,7 @@ class TensorRTBackend(FixedBackend):
             torch_tensorrt.runtime.set_cudagraphs_mode(True)
         except Exception as error:  # whatever TensorRT says to a file of another version
             raise EngineError(
-                f"{path.parent}: TensorRT cannot load the compiled engine: {str(error).splitlines()[0]}"
+                f"{path.parent}: TensorRT cannot load the compiled engine: {first_line(error)}"
             ) from None
 
         def call(**inputs: Tensor) -> Tensor:

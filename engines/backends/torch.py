@@ -17,7 +17,7 @@ from engines.backends.base import Backend, Session, SlidingSession
 from engines.export import ExportedEngine
 from engines.spec import EngineSpec
 from engines.weights import expected_weights, fill
-from pipeline.errors import EngineError
+from pipeline.errors import EngineError, first_line
 
 _FILE = "weights.safetensors"
 
@@ -104,9 +104,7 @@ class TorchBackend(Backend):
         try:
             fill(engine.network, load_file(folder / _FILE), str(folder))
         except (OSError, SafetensorError) as error:
-            raise EngineError(
-                f"{folder}: cannot load the compiled engine: {str(error).splitlines()[0]}"
-            ) from None
+            raise EngineError(f"{folder}: cannot load the compiled engine: {first_line(error)}") from None
         return engine
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+import json
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 from engines.spec import EngineSpec
-from pipeline.errors import EngineError, UsageError
+from pipeline.errors import EngineError, UsageError, first_line
 
 if TYPE_CHECKING:
     from engines.networks.base import AUNetwork
@@ -43,6 +44,11 @@ def build_network(spec: EngineSpec) -> AUNetwork:
         network: AUNetwork = network_class(len(spec.aus), **spec.variant)
     except UsageError as error:
         raise EngineError(f"{spec.name}: {error}") from None
+    except (TypeError, ValueError, AttributeError, RuntimeError) as error:  # a number where a list belongs
+        variant = json.dumps(dict(spec.variant))
+        raise EngineError(
+            f"{spec.name}: variant {variant} is none of {spec.network}: {first_line(error)}"
+        ) from None
     for name in ("level_map", "au_centers", "neutral", "landmarks"):
         if getattr(spec, name) != getattr(network, f"reads_{name}"):
             raise EngineError(

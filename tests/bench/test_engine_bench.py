@@ -186,6 +186,7 @@ def test_a_gpu_that_pytorch_cannot_use_is_one_line(
         monkeypatch.setattr(f"{module}.nvidia_gpu", lambda: h100)
     monkeypatch.setattr("engines.backends.installed_version", lambda p: {"torch": "2.13.0"}.get(p))
     monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setenv("CUDA_HOME", sys.prefix)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert main(["gpu", "--rounds", "1"]) == 1
     error = capsys.readouterr().err

@@ -24,7 +24,7 @@ class Constant:
 
     def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         assert inputs["crops"].dtype == np.uint8
-        return self.answer
+        return self.answer.repeat(len(inputs["crops"]), axis=0)
 
 
 class WrongBackend(Backend):
@@ -77,6 +77,23 @@ def test_compare_counts() -> None:
     assert compare(Constant(0.75), Constant(0.625), spec, "fp32").decisions_changed == 0
     assert compare(Constant(0.5), Constant(0.49), spec, "fp32").decisions_changed == 65
     assert compare(Constant(float("nan")), Constant(0.5), spec, "fp32").max_abs > 1e300
+
+
+def test_every_place_of_a_batch_is_compared() -> None:
+    """Right alone and in the first place, wrong in the third."""
+    spec = resolve("igc").spec
+
+    class WrongThird(Constant):
+        def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            found = super().run(inputs)
+            found[2::8] += 0.25
+            return found
+
+    right, wrong = Constant(0.5), WrongThird(0.5)
+    assert compare(wrong, right, spec, "fp32").holds
+    parity = compare(wrong, right, spec, "fp32", batch=8)
+    assert (parity.max_abs, parity.decisions) == (0.25, 13 * (5 + 8 + 5))
+    assert compare(right, right, spec, "fp32", batch=8).max_abs == 0
 
 
 def test_another_result_is_refused_with_figures(tmp_path: Path) -> None:

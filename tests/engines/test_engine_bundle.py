@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,8 @@ def test_a_path_that_is_no_bundle(tmp_path: Path) -> None:
         ({"thresholds": [0.5]}, "thresholds: expected 13"),
         ({"weights": {"random_seed": -1}}, "weights: expected"),
         ({"weights": {"random_seed": True}}, "weights: expected"),
+        ({"weights": {"random_seed": 2**64}}, "weights: expected"),
+        ({"window": 1_000_000}, "window: expected 1 to 1024 frames"),
         ({"weights": {"file": "../x", "sha256": "0" * 64}}, "weights: expected"),
         ({"weights": {"file": "weights.safetensors", "sha256": "0"}}, "weights: expected"),
     ],
@@ -172,6 +175,21 @@ def test_a_spec_that_contradicts_its_network(
         build_network(read_bundle(write_bundle(**changes)).spec)
 
 
+@pytest.mark.parametrize(
+    ("name", "variant"),
+    [
+        ("tranet", {"regions": 5}),
+        ("tranet", {"regions": [["upper"]]}),
+        ("delta", {"pixels": "no"}),
+        ("cednn", {"branches": [3]}),
+    ],
+)
+def test_a_variant_of_another_kind_is_one_line(name: str, variant: dict[str, object]) -> None:
+    with pytest.raises(EngineError, match=name) as error:
+        build_network(replace(resolve(name).spec, variant=variant))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_weights_come_back(tmp_path: Path, half: bool) -> None:
     spec = resolve("cednn").spec
@@ -211,6 +229,10 @@ def set_nan(weights: dict[str, torch.Tensor]) -> None:
         (lambda w: w.update(extra=torch.zeros(1)), "unknown: extra"),
         (lambda w: w.update({"fc.bias": torch.zeros(12)}), r"wrong shape: fc\.bias \(12,\) for \(13,\)"),
         (lambda w: w.update({"fc.bias": torch.zeros(13, dtype=torch.int32)}), r"fc\.bias torch\.int32"),
+        (
+            lambda w: w.update({"fc.bias": torch.zeros(13).to(torch.float8_e4m3fn)}),
+            r"neither float32 nor float16: fc\.bias torch\.float8",
+        ),
         (set_nan, r"not finite: blocks\.0\.first\.weight"),
         (lambda w: w.clear() or w.update(x=torch.zeros(1)), r"missing: .* and \d+ more"),
     ],

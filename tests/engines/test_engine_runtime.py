@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -122,10 +123,11 @@ H100 = GPU("NVIDIA H100", "9.0", "13.0")
 
 
 def a_machine(monkeypatch: pytest.MonkeyPatch, gpu: GPU | None, **packages: str) -> None:
-    """With that GPU, those packages and a C++ compiler."""
+    """With that GPU, those packages, a C++ compiler and a CUDA toolkit."""
     monkeypatch.setattr(backends, "nvidia_gpu", lambda: gpu)
     monkeypatch.setattr(backends, "installed_version", lambda p: packages.get(p.replace("-", "_")))
     monkeypatch.setenv("CXX", sys.executable)
+    monkeypatch.setenv("CUDA_HOME", sys.prefix)
 
 
 def test_auto_takes_the_best_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,6 +190,45 @@ def test_auto_passes_inductor_by_without_a_compiler(monkeypatch: pytest.MonkeyPa
     assert choose("inductor")[0] == "inductor"  # what it compiled before runs without one
 
 
+@pytest.mark.skipif(Path("/usr/local/cuda").exists(), reason="there is a CUDA toolkit")
+def test_auto_passes_inductor_by_without_a_cuda_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver and PyTorch's own packages are not enough to build for a GPU."""
+    a_machine(monkeypatch, H100, torch="2.13.0", openvino="1.0")
+    monkeypatch.delenv("CUDA_HOME")
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setenv("PATH", "")
+    name, reason = choose("auto")
+    assert name == "openvino"
+    assert "no CUDA toolkit (CUDA_HOME, nvcc or /usr/local/cuda) for inductor" in reason
+
+
+def test_inductor_on_a_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    a_machine(monkeypatch, None, **EVERYTHING)
+    assert choose_precision("inductor", "auto") == (
+        "fp32",
+        "auto: fp32 on a CPU, where fp16 would save space only",
+    )
+    a_machine(monkeypatch, H100, **EVERYTHING)
+    assert choose_precision("inductor", "auto")[0] == "fp16"
+
+
+def test_an_answer_that_is_no_number_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, cednn_torch: Engine
+) -> None:
+    """NaN is below every threshold: it would look like a calm face."""
+
+    class Overflowing:
+        def run(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+            answer = np.full((len(inputs["crops"]), 13), 0.5, np.float32)
+            answer[-1, 3] = np.nan
+            return answer
+
+    monkeypatch.setattr(cednn_torch, "session", Overflowing())
+    crops, levels = faces(np.random.default_rng(0), 2)
+    with pytest.raises(EngineError, match=r"cednn \(torch, fp32\): expected probabilities, got NaN"):
+        cednn_torch.run(crops, levels)
+
+
 def test_an_int8_form_is_mentioned_where_there_is_one() -> None:
     there, none = (pick(resolve(name), "openvino", "auto", 1) for name in ("delta", "igc"))
     assert there[1] == none[1] == "fp32"
@@ -221,6 +262,15 @@ def test_a_broken_installation_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(EngineError, match="onnxruntime is installed but cannot be imported") as error:
         load_engine("cednn", "onnxruntime")
     assert "\n" not in str(error.value)
+
+
+def test_a_library_built_for_another_one_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def undefined_symbol(name: str) -> None:
+        raise OSError(f"{name}: undefined symbol: _ZN3c10")
+
+    monkeypatch.setattr(backends, "import_module", undefined_symbol)
+    with pytest.raises(EngineError, match=r"cannot be imported .*undefined symbol"):
+        load_engine("cednn", "torch")
 
 
 @pytest.mark.parametrize(
