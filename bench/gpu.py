@@ -1,10 +1,11 @@
 """`python -m bench gpu`: all that is to be known of an NVIDIA GPU, in one command.
 
-Parity of every form; frames/s at batch 1, 8, 32 and 128, with the share of the chip's measured ceilings for
-products and copies; SAT-Net at hop 1 for 1, 8 and 32 feeds; latency of one face; alignment and level map as
-candidates. What fails is listed and the rest goes on; --json is written anew after every row. Wants PyTorch,
-NumPy, safetensors and a backend for a GPU; platformdirs unless AUSTREAM_CACHE_DIR is set, and Numba for the
-candidates. Written where no GPU could be had: it has never been run on one.
+Parity of every form; frames/s at batch 1, 8, 32 and 128 beside PyTorch eager at the same, with the share of
+the chip's measured ceilings for products and copies; SAT-Net at hop 1, 1, 8 and 32 feeds to a batch; latency
+of one face as a run asks for it; alignment and level map as candidates. What fails is listed and the rest
+goes on; --json is written anew after every row. Wants PyTorch, NumPy, safetensors and a backend for a GPU;
+platformdirs unless AUSTREAM_CACHE_DIR is set, and Numba for the candidates. Written where no GPU could be
+had: it has never been run on one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,7 @@ from engines.gpu import nvidia_gpu
 from engines.runtime import Engine, load_engine
 from engines.sliding import load_sliding
 from engines.spec import EngineSpec
-from pipeline.errors import EngineError, UsageError
+from pipeline.errors import UsageError, first_line
 
 BATCHES = (1, 8, 32, 128)
 FEEDS = (1, 8, 32)
@@ -37,6 +39,11 @@ _SIDE = 8192
 _COPY_BYTES = 1 << 30
 _FRAME_HW = (1080, 1920)
 _FP32, _CPU = "fp32", "cpu"
+_FACES = 4
+"""As many as a run follows unless told otherwise."""
+_FIRST = ("cednn", "satnet", "delta")
+"""Measured first, should the time be short."""
+_TABLES = ("eager", "latency", "throughput", "sliding", "crops")
 Rows = list[dict[str, Any]]
 
 
@@ -107,7 +114,9 @@ def throughput_row(
     whole = seconds(partial(session.run, given), device, rounds)
     launch = getattr(session, "fixed").launch  # noqa: B009 - every backend for a GPU has it
     alone = float(np.median(seconds(launch, device, rounds)))
+    # In the files they are float32; what is read each time are the halves that were made of them.
     weights = sum(path.stat().st_size for path in engine.folder.iterdir())
+    weights //= 1 if engine.precision == _FP32 else 2
     moved = weights + sum(array.nbytes for array in given.values())
     product = ceiling.get(engine.precision, ceiling["fp16"])
     return {
@@ -120,7 +129,7 @@ def throughput_row(
         "fps": engine.batch / float(np.median(whole)),
         "device_fps": engine.batch / alone,
         "share_of_products": engine.batch * operations(engine.spec) / alone / product,
-        "share_of_copies": moved / alone / ceiling["copy"],
+        "share_of_copies_without_activations": moved / alone / ceiling["copy"],
         "max_abs": engine.parity.max_abs,
         "decisions_changed": engine.parity.decisions_changed,
     }
@@ -140,11 +149,20 @@ def throughput(
     implementation = backends.get(engine.backend, engine.precision).at(engine.batch)
     session = implementation.open(engine.folder, engine.spec, None)
     row = throughput_row(engine, session, "cuda", ceiling, rounds)
-    return row | {"speedup_vs_eager": eager_ms and eager_ms * batch / row["p50_ms"]}
+    return row | {"speedup_vs_eager": eager_ms and eager_ms / row["p50_ms"]}
 
 
-def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
-    """One face at a time in PyTorch, as a user would write it: arrays to the GPU, the module, and back."""
+def latency_row(name: str, backend: str, precision: str, rounds: int) -> dict[str, Any]:
+    """One face of one feed, from arrays to an array, as a run with its usual number of faces computes it: in
+    a batch for several, after the wait for company."""
+    engine = load_engine(name, backend, precision, faces=_FACES)
+    ms = 1e3 * seconds(partial(engine.run, **faces_of(engine.spec, 1)), _CPU, rounds)
+    row = {"engine": name, "backend": engine.backend, "precision": engine.precision, "batch": engine.batch}
+    return row | {"p50_ms": float(np.median(ms)), "p95_ms": float(np.percentile(ms, 95))}
+
+
+def eager_row(name: str, device: str, batch: int, rounds: int) -> dict[str, Any]:
+    """So many faces at a time in PyTorch, as a user would write it: to the GPU, the module, and back."""
     import torch
 
     from engines.export import ExportedEngine
@@ -154,7 +172,7 @@ def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     bundle = resolve(name)
     module = ExportedEngine(bundle.spec, load_network(bundle)).to(device)
-    given = faces_of(bundle.spec, 1)
+    given = faces_of(bundle.spec, batch)
 
     def once() -> None:
         with torch.inference_mode():
@@ -162,14 +180,15 @@ def eager_row(name: str, device: str, rounds: int) -> dict[str, Any]:
 
     ms = 1e3 * seconds(once, device, rounds)
     p50 = float(np.median(ms))
-    row = {"engine": name, "backend": "torch, eager", "precision": "fp32", "batch": 1}
-    return row | {"p50_ms": p50, "p95_ms": float(np.percentile(ms, 95)), "fps": 1e3 / p50}
+    row = {"engine": name, "backend": "torch, eager", "precision": "fp32", "batch": batch}
+    return row | {"p50_ms": p50, "p95_ms": float(np.percentile(ms, 95)), "fps": 1e3 * batch / p50}
 
 
 def sliding_row(
     name: str, backend: str, precision: str, feeds: int, eager_ms: float | None, rounds: int
 ) -> dict[str, Any]:
-    """One frame of each feed after another, an output for each; `eager_ms`: a full window in PyTorch."""
+    """One frame of each feed after another, all feeds in one batch, an output for each; `eager_ms`: so many
+    full windows in PyTorch."""
     engine = load_sliding(name, backend, precision, faces=feeds)
     shape = engine.spec.crops_shape(1)[1:]
     crops = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
@@ -193,7 +212,7 @@ def sliding_row(
         "p50_ms": p50,
         "p95_ms": float(np.percentile(ms, 95)),
         "fps": 1e3 * feeds / p50,
-        "speedup_vs_eager": eager_ms and eager_ms * feeds / p50,
+        "speedup_vs_eager": eager_ms and eager_ms / p50,
         "max_abs": engine.parity.max_abs,
         "decisions_changed": engine.parity.decisions_changed,
     }
@@ -225,7 +244,7 @@ class Report:
     """What has been found so far, written anew after every row: a failure costs no more than itself."""
 
     def __init__(self, chip: dict[str, Any], path: Path | None) -> None:
-        self.tables: dict[str, Rows] = {"eager": [], "throughput": [], "sliding": [], "crops": []}
+        self.tables: dict[str, Rows] = {name: [] for name in _TABLES}
         self.failed: Rows = []
         self._chip, self._path = chip, path
 
@@ -239,14 +258,14 @@ class Report:
         try:
             measured = measure(*given)
             found = measured if isinstance(measured, list) else [measured]
-        except (EngineError, RuntimeError, ImportError) as error:  # among RuntimeErrors: no memory left
-            why = (str(error) or type(error).__name__).splitlines()[0]
-            self.failed.append({"table": table, **about, "why": why})
-        torch.cuda.empty_cache()  # outside of `except`, whose error holds on to what failed
+        except Exception as error:  # no memory left, a compiler's own, a GPU that has gone
+            self.failed.append({"table": table, **about, "why": first_line(error)})
         self.tables[table] += found
         if self._path:
             rows = [row for table in self.tables.values() for row in table]
             write_json(self._path, [self._chip, *rows, *self.failed])
+        with suppress(RuntimeError):  # after some errors a GPU answers nothing any more
+            torch.cuda.empty_cache()  # outside of `except`, whose error holds on to what failed
         return found
 
     def print(self) -> None:
@@ -269,15 +288,19 @@ def measure(
 ) -> None:
     """All of these engines in these forms (backend and precision) at these batches; and the crops."""
     for name in names:
-        eager = report.attempt("eager", {"engine": name}, eager_row, name, "cuda", rounds)
-        eager_ms = eager[0]["p50_ms"] if eager else None
+        eager: dict[int, float | None] = {}
+        for batch in batches:
+            about: dict[str, Any] = {"engine": name, "batch": batch}
+            row = report.attempt("eager", about, eager_row, name, "cuda", batch, rounds)
+            eager[batch] = row[0]["p50_ms"] if row else None
         for form in forms:
             about = {"engine": name, "backend": form[0], "precision": form[1]}
+            report.attempt("latency", about, latency_row, name, *form, rounds)
             for batch in batches:
-                given = (name, *form, batch, ceiling, eager_ms, rounds)
+                given = (name, *form, batch, ceiling, eager[batch], rounds)
                 report.attempt("throughput", about | {"batch": batch}, throughput, *given)
             for feeds in (n for n in FEEDS if n in batches and resolve(name).spec.window > 1):
-                fed = (name, *form, feeds, eager_ms, rounds)
+                fed = (name, *form, feeds, eager[feeds], rounds)
                 report.attempt("sliding", about | {"feeds": feeds}, sliding_row, *fed)
     report.attempt("crops", {}, crop_rows, "cuda", rounds)
 
@@ -320,7 +343,8 @@ def main(argv: list[str]) -> int:
     batches = arguments.batch or BATCHES
     if unknown := sorted(set(batches) - set(BATCHES)):
         raise UsageError(f"--batch {unknown[0]}: expected {' or '.join(map(str, BATCHES))}")
-    names = arguments.engine or [bundle.spec.name for bundle in list_bundles()]
+    known = [bundle.spec.name for bundle in list_bundles()]
+    names = arguments.engine or sorted(known, key=lambda name: name not in _FIRST)
     for name in names:
         resolve(name)
     able = [name for name in backends.able_here() if name in backends.ON_GPU]

@@ -127,8 +127,8 @@ def test_a_row_of_throughput(tmp_path: Path) -> None:
     # The figures are for twelve AUs, the bundle has more: a map and a row of weights each.
     assert gpu.operations(spec) == pytest.approx(2 * delta_figures()[0].multiply_accumulates, rel=0.01)
     assert row["share_of_products"] == pytest.approx(row["device_fps"] * gpu.operations(spec) / 1e15)
-    read = 10**6 + sum(array.nbytes for array in gpu.faces_of(spec, 8).values())
-    assert row["share_of_copies"] == pytest.approx(row["device_fps"] / 8 * read / 1e12)
+    read = 10**6 / 2 + sum(array.nbytes for array in gpu.faces_of(spec, 8).values())
+    assert row["share_of_copies_without_activations"] == pytest.approx(row["device_fps"] / 8 * read / 1e12)
 
 
 def test_what_fails_costs_no_more_than_itself(
@@ -148,20 +148,24 @@ def test_what_fails_costs_no_more_than_itself(
             raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate")
         return {"engine": name, "batch": batch, "p50_ms": 1.0}
 
-    monkeypatch.setattr(gpu, "eager_row", lambda name, *_: {"engine": name, "p50_ms": 50.0})
+    monkeypatch.setattr(
+        gpu, "eager_row", lambda name, _, batch, *__: {"engine": name, "p50_ms": 50.0 * batch}
+    )
+    monkeypatch.setattr(gpu, "latency_row", lambda *_: {"p50_ms": next(iter(()))})
     monkeypatch.setattr(gpu, "throughput", throughput)
     monkeypatch.setattr(gpu, "sliding_row", lambda *form: {"feeds": form[3], "eager_ms": form[4]})
     monkeypatch.setattr(gpu, "crop_rows", lambda *_: [{"what": "alignment"}])
     report = gpu.Report({"what": "a chip"}, path)
     gpu.measure(report, ["satnet"], [("inductor", "bf16"), ("inductor", "fp16")], [8, 32, 128], {}, 1)
     rows = json.loads(path.read_text())["rows"]
-    assert rows[:2] == [{"what": "a chip"}, {"engine": "satnet", "p50_ms": 50.0}]
+    assert rows[:2] == [{"what": "a chip"}, {"engine": "satnet", "p50_ms": 400.0}]
     assert [row["batch"] for row in report.tables["throughput"]] == [8, 128]
-    assert report.tables["sliding"] == [{"feeds": n, "eager_ms": 50.0} for n in (8, 32)] * 2
-    assert rows[-4:] == report.failed
-    assert [(row["precision"], row["batch"]) for row in report.failed] == [
-        ("bf16", 8), ("bf16", 32), ("bf16", 128), ("fp16", 32),
+    assert report.tables["sliding"] == [{"feeds": n, "eager_ms": 50.0 * n} for n in (8, 32)] * 2
+    assert rows[-6:] == report.failed
+    assert [(row["precision"], row.get("batch")) for row in report.failed] == [
+        ("bf16", None), ("bf16", 8), ("bf16", 32), ("bf16", 128), ("fp16", None), ("fp16", 32),
     ]  # fmt: skip
+    assert report.failed[0]["why"] == "StopIteration"  # an error that says nothing
     assert rows[-1]["why"] == "CUDA out of memory."
     assert seen == sorted(set(seen))  # every row was on disk before the next was measured
     report.print()
@@ -196,9 +200,9 @@ def test_a_gpu_that_pytorch_cannot_use_is_one_line(
 
 def test_eager_is_float32_throughout() -> None:
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    row = gpu.eager_row("delta", "cpu", 1)
-    assert (row["precision"], row["batch"]) == ("fp32", 1)
-    assert row["fps"] == pytest.approx(1e3 / row["p50_ms"])
+    row = gpu.eager_row("delta", "cpu", 2, 1)
+    assert (row["precision"], row["batch"]) == ("fp32", 2)
+    assert row["fps"] == pytest.approx(2e3 / row["p50_ms"])
     assert not torch.backends.cudnn.allow_tf32
     assert not torch.backends.cuda.matmul.allow_tf32
 

@@ -360,10 +360,11 @@ SWEEP = [
     for backend, precision in (
         ("openvino", "fp32"), ("onnxruntime", "fp32"), ("inductor", "fp32"),
         ("openvino", "fp16"), ("onnxruntime", "fp16"), ("inductor", "fp16"), ("inductor", "bf16"),
-        ("openvino", "bf16"),
+        ("openvino", "bf16"), ("torch", "fp32"),
     )
     for name in ("cednn", "igc", "satnet", "arl", "iarl", "eacnet", "tranet", "delta")
 ]  # fmt: skip
+SWEEP += [(name, "openvino", "int8") for name in ("cednn", "satnet", "delta")]  # what bundles have a form of
 QUICK = {(n, "openvino", "fp32") for n in ("cednn", "igc", "satnet", "arl", "eacnet", "tranet", "delta")}
 QUICK |= {("delta", "onnxruntime", "fp32"), ("cednn", "onnxruntime", "fp32"), ("cednn", "openvino", "fp16")}
 QUICK |= {("cednn", "openvino", "bf16")}
@@ -384,11 +385,14 @@ def test_every_network_on_every_backend(name: str, backend: str, precision: str)
         assert resolve(name).random_seed is not None
         assert "differs from PyTorch eager: max" in str(error)  # noqa: PT017
         pytest.skip(str(error))
-    assert engine.parity.max_abs <= engine.parity.tolerance
-    assert engine.parity.decisions == 5 * len(engine.spec.aus)
-    assert precision != "fp32" or engine.parity.decisions_changed == 0
+    assert engine.parity.holds
     entry: Mapping[str, Any] = json.loads((engine.folder / "entry.json").read_text())
     assert Parity(**entry["parity"]) == engine.parity
+    if precision == "int8":  # judged on faces where it was made; its answers are in test_engine_int8.py
+        assert engine.parity.p99_abs is not None
+        return
+    assert engine.parity.decisions == 5 * len(engine.spec.aus)
+    assert precision != "fp32" or engine.parity.decisions_changed == 0
     if backend == "onnxruntime":  # its file, with two faces in one batch
         some = [inputs for _, inputs in parity_inputs(engine.spec)][1:3]
         both = {key: np.concatenate([one[key] for one in some]) for key in some[0]}
@@ -403,11 +407,20 @@ def test_every_network_on_every_backend(name: str, backend: str, precision: str)
         )
 
 
-@pytest.mark.parametrize("backend", ["onnxruntime", "inductor"])
-def test_a_temporal_network_in_parts(backend: str) -> None:
-    """OpenVINO's and PyTorch's are in test_engine_sliding.py."""
+@pytest.mark.parametrize(
+    ("backend", "precision"),
+    [
+        ("onnxruntime", "fp32"), ("onnxruntime", "fp16"), ("inductor", "fp32"), ("inductor", "bf16"),
+        ("inductor", "fp16"), ("openvino", "fp16"), ("openvino", "bf16"), ("openvino", "int8"),
+    ],
+)  # fmt: skip
+def test_a_temporal_network_in_parts(backend: str, precision: str) -> None:
+    """OpenVINO's and PyTorch's in float32 are in test_engine_sliding.py."""
     if not ALL:
         pytest.skip("takes minutes; AUSTREAM_SWEEP=all runs it")
-    engine = load_sliding("satnet", backend, "fp32")
-    assert 0 < engine.parity.max_abs <= engine.parity.tolerance == 1e-5
-    assert engine.parity.decisions_changed == 0
+    engine = load_sliding("satnet", backend, precision)
+    assert engine.parity.max_abs > 0
+    assert engine.parity.holds
+    if precision == "fp32":
+        assert engine.parity.tolerance == 1e-5
+        assert engine.parity.decisions_changed == 0
