@@ -38,7 +38,7 @@ from train.phase import PhaseRun
 from train.pool import Pool
 from train.predict import autocast, probabilities
 from train.provenance import commit, describe
-from train.recipe import PUBLISHED, Recipe, differences
+from train.recipe import PUBLISHED, PhaseTable, Recipe, differences
 from train.tables import plain
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -210,10 +210,23 @@ class Run:
         validation = replace(
             training, pool=self.pool, items=judged, crop=spec.crop.name, table=None, shuffle=False
         )
+        self._check_sampler(phase, training)
+        if self.recipe.best_by == "icc" and np.isnan(self.pool.intensity[judged[:, -1]]).all():
+            raise UsageError("best_by: 'icc' needs intensities, the validation samples have none; take 'auc'")
         if phase.reads == "features":
             training = replace(training, features=self._features(index, items, phase.copies, True))
             validation = replace(validation, features=self._features(index, judged, 1, False))
         return training, validation
+
+    def _check_sampler(self, phase: PhaseTable, training: Batches) -> None:
+        """`balanced` draws from the items that show an AU, once the faint ones are left out."""
+        shown = (training.pool.occurrence[training.items[:, -1]] == 1).any(axis=0)
+        if phase.sampler == "balanced" and not shown.all():
+            missing = [au for au, there in zip(self.pool.aus, shown, strict=True) if not there]
+            raise UsageError(
+                f"phase {phase.name}: sampler: 'balanced' finds nothing that shows {', '.join(missing)}; add "
+                "samples, lower data.present_from, or take 'uniform'"
+            )
 
     def _features(self, index: int, items: NDArray[np.int64], copies: int, augmented: bool) -> FeatureCache:
         """Of every frame in these windows, by the weights that the phase begins with."""

@@ -144,7 +144,10 @@ class PhaseRun:
         state |= checkpoint.named("optimiser", checkpoint.optimiser_tensors(self.optimiser))
         if self.average is not None:
             state |= checkpoint.named("average", self.average.network.state_dict())
-        return state | {"random": torch.get_rng_state()}
+        state["random"] = torch.get_rng_state()
+        if self.device.type == "cuda":  # where its dropout is drawn
+            state["random_cuda"] = torch.cuda.get_rng_state(self.device)
+        return state
 
     def facts(self) -> dict[str, Any]:
         """The rest of it, as JSON."""
@@ -172,6 +175,8 @@ class PhaseRun:
             reason = first_line(error)
             raise SourceError(f"the checkpoint does not fit the network any more: {reason}") from None
         torch.set_rng_state(tensors["random"])
+        if self.device.type == "cuda" and "random_cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random_cuda"], self.device)
         if facts["scaler"]:
             self.scaler.load_state_dict(facts["scaler"])
         self.step, self.loss_sum = facts["step"], facts["loss_sum"]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -118,11 +118,14 @@ class SampleWriter:
         )
         write_whole(self._path(name), content)
 
-    def finish(self) -> None:
+    def finish(self, names: Collection[str] | None = None) -> None:
         """Write samples.json over all shards that are there; the folder can be read from then on.
 
+        Args:
+            names: of the shards that may be there; all where none are given.
+
         Raises:
-            UsageError: there is no shard, or one of another run.
+            UsageError: there is no shard, or one of another run or name.
             SourceError: a shard is damaged.
             OutputError: samples.json cannot be written.
         """
@@ -130,6 +133,10 @@ class SampleWriter:
         subjects: set[int] = set()
         for path in sorted((self._folder / SHARDS).glob("*.safetensors")):
             self.has_shard(path.stem)
+            if names is not None and path.stem not in names:
+                raise UsageError(
+                    f"{path}: made when others were asked for; delete it, or give another folder"
+                )
             with open_shard(path) as file:
                 subject = file.get_tensor("subject")
             shards[path.stem] = len(subject)

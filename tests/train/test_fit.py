@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import signal
 import subprocess
@@ -16,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from patterns import clips
+from patterns import clips, shard, writer
 from torch import Tensor
 
 from pipeline.errors import OutputError, RunError, SourceError, UsageError
@@ -227,6 +228,24 @@ def test_recipe_and_data_must_go_together(small: Make, small_table: Any, tmp_pat
         with pytest.raises(kind, match=match) as caught:
             fit(small(**changes), tmp_path)
         assert "\n" not in str(caught.value)
+
+
+def test_what_the_labels_do_not_say_is_refused_before_training(small: Make, tmp_path: Path) -> None:
+    """Nothing strong enough to draw by; and no intensities to be judged by."""
+
+    def folder(name: str, intensity: float) -> dict[str, Any]:
+        made, arrays = writer(tmp_path / name, ("AU01", "AU12")), shard(40, 2)
+        arrays["intensity"] = np.where(arrays["occurrence"] == 1, intensity, intensity * 0).astype(np.float32)
+        made.write_shard("s", arrays)
+        made.finish()
+        return {"folders": [str(tmp_path / name)], "validation_share": 0.3}
+
+    faint = folder("faint", 2.0) | {"present_from": {"AU12": 3}}
+    with pytest.raises(UsageError, match="'balanced' finds nothing that shows AU12") as caught:
+        fit(small(data=faint, phase={"sampler": "balanced"}), tmp_path / "a")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match="best_by: 'icc' needs intensities"):
+        fit(small(data=folder("unmeasured", math.nan), best_by="icc"), tmp_path / "b")
 
 
 def test_two_runs_in_one_folder_are_one_too_many(small: Make, tmp_path: Path) -> None:

@@ -72,8 +72,10 @@ class Order:
 
     def writer(self) -> SampleWriter:
         recordings = f"{self.stills} stills, {self.clips} clips of {self.clip_frames} frames"
+        seed = f"{self.seed} ({recordings} each)"
         provenance: dict[str, Any] = {
-            "seed": f"{self.seed} ({recordings} each)",
+            "run": f"{seed}, renderer {fingerprint()}",
+            "seed": seed,
             "trained": "synthetic",
             "people": self.people,
             "renderer": fingerprint(),
@@ -220,7 +222,7 @@ def generate(order: Order, processes: int) -> None:
             progress.step(done)
     finally:
         progress.close()
-    writer.finish()
+    writer.finish({shard_name(people) for people in order.shards})
     if missed:
         print(f"no face was found in {missed} pictures; they were left out", file=sys.stderr)
 

@@ -97,6 +97,11 @@ def test_a_run_goes_on_where_it_was_ended(
     assert len(rendered) == 2
     with pytest.raises(UsageError, match="another"):
         generate.generate(order(tmp_path, people=3, stills=1, clips=0, seed=6), 1)
+    with pytest.raises(UsageError, match="made when others were asked for"):
+        generate.generate(order(tmp_path, people=2, stills=1, clips=0), 1)
+    monkeypatch.setattr(generate, "fingerprint", lambda: "of tomorrow")  # the renderer has changed meanwhile
+    with pytest.raises(UsageError, match="another"):
+        generate.generate(asked, 1)
     capsys.readouterr()
 
 
