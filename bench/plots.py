@@ -213,8 +213,14 @@ def draw_traces(
     save_with_legend(figure, path, legend)
 
 
-def rows_below_faces(clip: Watched, title: str, count: int) -> tuple[Any, list[Any]]:
+def rows_below_faces(clip: Watched, title: str, count: int, faces: bool = True) -> tuple[Any, list[Any]]:
     """A figure with faces at the clip's turning points and so many empty rows over its time below them.
+
+    Args:
+        clip: what was seen.
+        title: above all.
+        count: of rows.
+        faces: whether to show them; a plot of somebody who is not to be recognised does without.
 
     Returns:
         The figure, for `save_with_legend`, and the rows' axes from the top.
@@ -224,7 +230,8 @@ def rows_below_faces(clip: Watched, title: str, count: int) -> tuple[Any, list[A
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    heights = [1.02, 0.28, *[0.46] * count]
+    strip = [1.02, 0.28] if faces else []
+    heights = [*strip, *[0.46] * count]
     figure = plt.figure(figsize=(14, sum(heights) + 1.1))
     top, bottom = 1 - 0.42 / figure.get_figheight(), 0.62 / figure.get_figheight()
     grid = figure.add_gridspec(
@@ -232,8 +239,9 @@ def rows_below_faces(clip: Watched, title: str, count: int) -> tuple[Any, list[A
     )
     span = (float(clip.pts_seconds[0]), float(clip.pts_seconds[-1]) + 1e-6)
     chosen = turning_points(clip, THUMBNAILS)
-    _draw_strip(figure, grid[0], grid[1], clip, chosen, span)
-    rows = [figure.add_subplot(grid[2 + k]) for k in range(count)]
+    if faces:
+        _draw_strip(figure, grid[0], grid[1], clip, chosen, span)
+    rows = [figure.add_subplot(grid[len(strip) + k]) for k in range(count)]
     for k, axes in enumerate(rows):
         for row in chosen:
             axes.axvline(clip.pts_seconds[row], color="#eeeeee", lw=0.7, zorder=-2)

@@ -52,7 +52,13 @@ def compare(
     ]
 
 
-def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[dict[str, Any]]) -> None:
+def draw(
+    path: Path,
+    clip: Watched,
+    found: Mapping[str, Values],
+    rows: Sequence[dict[str, Any]],
+    faces: bool = True,
+) -> None:
     """Faces, and below them a row for each AU with a line for each precision.
 
     Args:
@@ -60,11 +66,12 @@ def draw(path: Path, clip: Watched, found: Mapping[str, Values], rows: Sequence[
         clip: what was seen; of one engine.
         found: precision → probabilities (n, A).
         rows: of `compare`, for the notes beside the rows; of the first two precisions.
+        faces: whether to show them.
     """
     [spec] = clip.specs
     both = list(found)
     title = f"{spec.name} ({spec.trained}) on {clip.stream}: {' beside '.join(both)}"
-    figure, axes_of = rows_below_faces(clip, title, len(spec.aus))
+    figure, axes_of = rows_below_faces(clip, title, len(spec.aus), faces)
     notes = {row["au"]: row for row in rows}
     for a, (au, axes) in enumerate(zip(spec.aus, axes_of, strict=True)):
         axes.axhline(spec.thresholds[a], color="#999999", lw=0.7, ls="--", zorder=0)
@@ -98,6 +105,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--source", required=True, metavar="CLIP")
     parser.add_argument("--frames", type=int, metavar="N", help="only the clip's first N frames")
     parser.add_argument("--plot", type=Path, metavar="PNG")
+    parser.add_argument("--no-faces", action="store_true", help="plot the curves alone, nobody's face")
     parser.add_argument("--json", type=Path, metavar="FILE")
     arguments = parser.parse_args(argv)
     precisions = tuple(arguments.precision.split(","))
@@ -114,7 +122,7 @@ def main(argv: list[str]) -> int:
     ]
     print_table(rows)
     if arguments.plot:
-        draw(arguments.plot, clip, found, rows[: len(spec.aus) + 1])
+        draw(arguments.plot, clip, found, rows[: len(spec.aus) + 1], faces=not arguments.no_faces)
         print(f"plot: {arguments.plot}")
     if arguments.json:
         write_json(arguments.json, [row | {"trained": spec.trained} for row in rows])
