@@ -1,4 +1,5 @@
-"""python -m train synth | data … | fit RECIPE | evaluate ENGINE DATA | export RUN FOLDER | reproduce …"""
+"""python -m train synth | data … | fit RECIPE | average RUN OTHER OUT | evaluate ENGINE DATA |
+export RUN FOLDER | reproduce …"""
 
 from __future__ import annotations
 
@@ -46,6 +47,14 @@ def command_export(args: argparse.Namespace) -> None:
     print(f"{bundle.folder}: {bundle.spec.name}, {bundle.spec.trained}, {size:.1f} MB of weights")
 
 
+def command_average(args: argparse.Namespace) -> None:
+    """Mix the weights of two runs of one network."""
+    from train.average import average
+
+    average(args.run, args.other, args.out, args.share)
+    print(f"{args.out}: next: python -m train export {args.out} FOLDER")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     top = argparse.ArgumentParser(prog="python -m train", description="Render samples, train, score, export.")
@@ -77,6 +86,13 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--json", type=Path, metavar="FILE", help="also write the scores there")
     evaluate.add_argument("--threads", type=int, metavar="N")
     evaluate.add_argument("--hop", type=int, default=4, metavar="N", help="frames between windows")
+
+    average = commands.add_parser("average", help=command_average.__doc__)
+    average.set_defaults(run_command=command_average)
+    average.add_argument("run", type=Path, metavar="RUN", help="folder of `train fit`")
+    average.add_argument("other", type=Path, metavar="OTHER", help="another of the same network")
+    average.add_argument("out", type=Path, metavar="OUT", help="the new run's folder")
+    average.add_argument("--share", type=float, default=0.5, help="of the other's weights (default 0.5)")
 
     export = commands.add_parser("export", help=command_export.__doc__)
     export.set_defaults(run_command=command_export)

@@ -111,6 +111,7 @@ def _provenance(
         "seed": recipe.seed,
         "recipe": plain(recipe),
         "step": facts["step"],
+        "mean_of": facts.get("mean_of"),
         "thresholds": {"rule": chosen.rule, "calm_frames": chosen.calm_frames},
         "validation": {
             "what": f"{judges}; {decided} chosen on them",

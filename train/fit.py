@@ -127,7 +127,7 @@ class Run:
 
     def _train_phase(self, index: int) -> None:
         phase = self.recipe.phase[index]
-        training, validation = self._batches(index)
+        training, validation = self.batches(index)
         steps = phase.steps_per_epoch or max(len(training) // phase.accumulate, 1)
         labels = self.pool.occurrence[self.training], self.pool.intensity[self.training]
         objective = Objective.of(phase, self.recipe.spec(phase), *labels)
@@ -171,7 +171,7 @@ class Run:
         last = index == len(self.recipe.phase) - 1
         return self.out / (BEST if last else f"{self.recipe.phase[index].name}.safetensors")
 
-    def _batches(self, index: int) -> tuple[Batches, Batches]:
+    def batches(self, index: int) -> tuple[Batches, Batches]:
         """Training and validation batches of a phase.
 
         Raises:

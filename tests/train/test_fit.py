@@ -183,7 +183,7 @@ def test_features_are_what_the_frozen_layers_make_of_the_frames(
 
     recipe = small(**temporal | {"phase": temporal["phase"][1:]})
     run = Run(recipe, tmp_path)
-    batches = run._batches(0)[1]
+    batches = run.batches(0)[1]
     batch = batches[0]
     phase = PhaseRun(recipe, 0, 1, None, torch.device("cpu"))
     whole = phase.learner.eval().network

@@ -110,7 +110,7 @@ def test_the_middle_of_the_whole_square_is_arls_crop() -> None:
 def test_pieces_are_cut_at_random_and_validation_takes_the_middle(make: Make, tmp_path: Path) -> None:
     recipe = make(ARL, augment={"crop": "level_eyes_whole_200", "flip": 0.0})
     run = Run(recipe, tmp_path)
-    training, validation = run._batches(0)
+    training, validation = run.batches(0)
     pieces = set()
     for number in range(12):
         batch, rows = training[number], training.order(number // len(training))
