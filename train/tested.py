@@ -136,7 +136,7 @@ def found_by(learner: Learner, batches: Batches, visible: str, what: str) -> NDA
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if visible != "full":
-        batches = Occluded(**{f.name: getattr(batches, f.name) for f in fields(batches)})
+        batches = Occluded(**{f.name: getattr(batches, f.name) for f in fields(batches) if f.init})
         object.__setattr__(batches, "visible", visible)
     progress = Progress(what, len(batches.items), "samples")
     try:

@@ -56,8 +56,7 @@ def test_rows_of_real_footage(real_run: Path, real_clip: Path) -> None:
         ]
     np.testing.assert_allclose([row["pts_seconds"] for row in results], pts, atol=1e-6)
     assert {row["face"] for row in results} == {0}
-    assert [row["neutral"] for row in results] == sorted((row["neutral"] for row in results), reverse=True)
-    assert results[-1]["neutral"] == "automatic"
+    assert {row["neutral"] for row in results} == {"estimating"}  # her lids are down: that is no rest
     for row in results:
         assert all(0 <= p <= 1 for p in row["aus"]["cednn"].values())
         assert len(row["aus"]["cednn"]) == 13
@@ -235,7 +234,7 @@ def test_a_photo_is_one_frame_and_can_be_the_neutral(tmp_path: Path) -> None:
 
 def test_a_neutral_is_saved_and_used_again(real_clip: Path, tmp_path: Path) -> None:
     saved = tmp_path / "her.npz"
-    list(run(str(real_clip), engines="cednn", frames=30, save_neutral=str(saved)))
+    list(run(str(real_clip), engines="cednn", frames=30, neutral="first:1", save_neutral=str(saved)))
     rows = list(run(str(real_clip), engines="cednn", frames=3, neutral=str(saved)))
     assert [row["neutral"] for row in rows] == ["given"] * 3
 

@@ -125,7 +125,7 @@ by_kind = {
     Failure: st.builds(Failure, exit_code=count),
     Ready: st.builds(Ready),
     Control: st.builds(Control),
-    Beat: st.builds(Beat, word, real, count),
+    Beat: st.builds(Beat, word, real, count, count),
     Event: st.builds(Event),
     Seen: st.builds(Seen, word, count, count),
     Timing: st.builds(

@@ -104,7 +104,10 @@ def test_mistakes(tmp_path: Path, bars: Path, capsys: pytest.CaptureFixture[str]
             ["--precision", "int8", "--backend", "torch", "--calibrate", str(bars)],
             "backend torch computes in fp32",
         ),
-        (["--backend", "onnx", "--calibrate", str(bars)], "INT8, which --backend onnx does not write"),
+        (
+            ["--backend", "onnx", "--calibrate", str(bars)],
+            "--backend onnx goes by an INT8 form; make that first",
+        ),
     ):
         assert main(["build", "cednn", *arguments]) in (1, 2)
         error = capsys.readouterr().err
