@@ -21,6 +21,8 @@ WEIGHTED = ("Convolution", "GroupConvolution", "MatMul")
 """Operations that have weights."""
 WEIGHT_LEVELS = 127
 """Of either sign."""
+PASSED_THROUGH = ("Relu", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat")
+"""Operations that give out what they were given, so that a rounding before them is one after them."""
 
 
 def name_operations(model: Model) -> dict[str, Any]:
@@ -71,10 +73,10 @@ def weight_ports(op: Any) -> list[int]:
     if op.get_type_name() not in WEIGHTED:
         return []
     ports = (0, 1) if op.get_type_name() == "MatMul" else (1,)
-    return [p for p in ports if _constant(op.input_value(p).get_node()) is not None]
+    return [p for p in ports if constant_of(op.input_value(p).get_node()) is not None]
 
 
-def _constant(node: Any) -> Any:
+def constant_of(node: Any) -> Any:
     """The constant that a node is or only passes on, as FakeQuantize does; None where there is none."""
     while node.get_type_name() in ("FakeQuantize", "Convert", "Reshape"):
         node = node.input_value(0).get_node()
@@ -134,7 +136,7 @@ def apply(model: Model, int8: GraphInt8, origin: str) -> None:
             op.input(port).replace_source_output(rounded.output(0))
     for place in int8.weights:
         op, port = find(place), place[1]
-        constant = _constant(op.input_value(port).get_node()) if port in weight_ports(op) else None
+        constant = constant_of(op.input_value(port).get_node()) if port in weight_ports(op) else None
         if constant is None:
             raise EngineError(f"{origin}: input {port} of {place[0]} is no constant; calibrate again")
         shape = tuple(op.input_value(port).get_shape())
@@ -171,7 +173,7 @@ def extract(quantised: Model, named: dict[str, Any]) -> GraphInt8:
         readers = sorted(
             (t.get_node().get_friendly_name(), t.get_index()) for t in op.output(0).get_target_inputs()
         )
-        if _constant(op.input_value(0).get_node()) is not None:
+        if constant_of(op.input_value(0).get_node()) is not None:
             weights += readers
             continue
         unknown = [name for name, _ in readers if name not in named]

@@ -23,12 +23,10 @@ from openvino import Model
 
 from engines.bundle import Bundle
 from engines.int8 import GraphInt8, load
-from engines.int8_graph import apply, quantise_weights, weight_ports
+from engines.int8_graph import PASSED_THROUGH, apply, constant_of, quantise_weights, weight_ports
 from pipeline.errors import EngineError, UsageError
 from pipeline.whole import write_whole
 
-_PASSED_THROUGH = ("Relu", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat")
-"""Operations that give out what they were given, so that a rounding before them is one after them."""
 _SAME = 1e-5
 """Weights are the same within this share of the largest: normalisations are folded in by two programs."""
 
@@ -130,10 +128,12 @@ def layers(model: Model, int8: GraphInt8, origin: str) -> list[Layer]:
 
 def _outputs_first(op: Any, port: int) -> NDArray[np.float32]:
     """A layer's weights as ONNX has them: (outputs, inputs, …), groups one after another."""
-    node = op.input_value(port).get_node()
-    while node.get_type_name() != "Constant":
-        node = node.input_value(0).get_node()
-    weights = node.get_data().reshape(tuple(op.input_value(port).get_shape())).astype(np.float32)
+    weights = (
+        constant_of(op.input_value(port).get_node())
+        .get_data()
+        .reshape(tuple(op.input_value(port).get_shape()))
+        .astype(np.float32)
+    )
     kind = op.get_type_name()
     if kind == "GroupConvolution":
         return weights.reshape(-1, *weights.shape[2:])
@@ -148,7 +148,7 @@ def _ends(node: Any) -> Iterator[float | None]:
     """The larger end of every rounding that a tensor went through last; None for a tensor without."""
     if node.get_type_name() == "FakeQuantize":
         yield max(float(np.abs(node.input_value(k).get_node().get_data()).max()) for k in (1, 2))
-    elif node.get_type_name() in _PASSED_THROUGH:
+    elif node.get_type_name() in PASSED_THROUGH:
         sources = node.get_input_size() if node.get_type_name() == "Concat" else 1
         for k in range(sources):
             yield from _ends(node.input_value(k).get_node())

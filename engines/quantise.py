@@ -30,7 +30,7 @@ from engines.bundle import Bundle
 from engines.cache import Log, Parity
 from engines.export import ExportedEngine
 from engines.int8 import TOLERANCE, GraphInt8, Int8, tolerance_of
-from engines.int8_graph import WEIGHTED, extract, name_operations, weight_ports
+from engines.int8_graph import PASSED_THROUGH, WEIGHTED, extract, name_operations, weight_ports
 from engines.weights import load_network
 from pipeline.errors import EngineError, UsageError
 
@@ -46,7 +46,6 @@ RANKING = 30
 """Of the calibration faces, those by which layers are ranked."""
 FRAMES_OF_A_WINDOW = 4
 """Of each window, for the ranges of the frame part."""
-_PASSED_THROUGH = ("Relu", "MaxPool", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Concat")
 _OTHERS = ("Parameter", "Result", "Constant")
 
 Inputs = Mapping[str, NDArray[Any]]
@@ -276,7 +275,7 @@ def quantise_graph(
 
     named = name_operations(model)
     kinds = {op.get_type_name() for op in model.get_ops()}
-    left = sorted(kinds - {*WEIGHTED, "Add", *_PASSED_THROUGH, *_OTHERS})
+    left = sorted(kinds - {*WEIGHTED, "Add", *PASSED_THROUGH, *_OTHERS})
     floating = [
         name
         for name, op in named.items()

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
+from pipeline.errors import OutputError, UsageError
 from pipeline.progress import Progress
 from train import checkpoint
 from train.evaluate import load_learner
@@ -57,7 +57,10 @@ def average(run: Path, other: Path, out: Path, share: float = 0.5) -> None:
     learner.network.load_state_dict(mixed)
     settle(learner, recipe)
     digests = {str(r): checkpoint.digest(r / BEST) for r in (run, other)}
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out}: cannot make it: {error.strerror}") from None
     facts |= {"mean_of": {"checkpoints": list(digests.values()), "shares": [1 - share, share]}}
     checkpoint.write(out / BEST, learner.network.state_dict(), facts)
 

@@ -88,10 +88,8 @@ def choose(probability: NDArray[np.floating], occurrence: NDArray[np.uint8]) -> 
     quiet = calm(occurrence)
     for a, (p, there) in enumerate(zip(probability.T.astype(np.float64), quiet.T, strict=True)):
         if there.sum() >= FEWEST_CALM:
-            loudest = np.sort(p[there])[::-1][
-                int(CALM_ALARMS * there.sum())
-            ]  # the first that must stay quiet
-            values[a] = max(values[a], np.nextafter(loudest, 1))
+            may_ring = int(CALM_ALARMS * there.sum())
+            values[a] = max(values[a], np.nextafter(np.sort(p[there])[::-1][may_ring], 1))
     if quiet.sum(axis=0).max() >= FEWEST_CALM:
         rule += f", each AU called on at most {CALM_ALARMS:.0%} of its calm frames"
         if (values > HIGHEST).any():

@@ -33,6 +33,9 @@ COMPUTES = {
 ON_GPU = ("tensorrt", "inductor")
 """What `auto` takes only where there is an NVIDIA GPU. (Asked for, inductor compiles for a CPU as well.)"""
 
+_CUDA = Path("/usr/local/cuda")
+"""Where a CUDA toolkit lies when nothing else is said."""
+
 PRECISIONS = ("fp32", "bf16", "fp16", "int8")
 
 
@@ -74,7 +77,7 @@ def obstacle(name: str, precision: str = "auto") -> str | None:
 def _cuda_toolkit() -> bool:
     """Where PyTorch looks for one; its own packages bring the libraries, not the headers."""
     named = any(os.environ.get(name) for name in ("CUDA_HOME", "CUDA_PATH"))
-    return named or shutil.which("nvcc") is not None or Path("/usr/local/cuda").is_dir()
+    return named or shutil.which("nvcc") is not None or _CUDA.is_dir()
 
 
 def _cpu_has_bfloat16() -> bool:

@@ -190,13 +190,17 @@ def test_auto_passes_inductor_by_without_a_compiler(monkeypatch: pytest.MonkeyPa
     assert choose("inductor")[0] == "inductor"  # what it compiled before runs without one
 
 
-@pytest.mark.skipif(Path("/usr/local/cuda").exists(), reason="there is a CUDA toolkit")
-def test_auto_passes_inductor_by_without_a_cuda_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_passes_inductor_by_without_a_cuda_toolkit(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A driver and PyTorch's own packages are not enough to build for a GPU."""
     a_machine(monkeypatch, H100, torch="2.13.0", openvino="1.0")
     monkeypatch.delenv("CUDA_HOME")
     monkeypatch.delenv("CUDA_PATH", raising=False)
     monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(backends, "_CUDA", tmp_path)
+    assert choose("auto")[0] == "inductor"
+    monkeypatch.setattr(backends, "_CUDA", tmp_path / "none")
     name, reason = choose("auto")
     assert name == "openvino"
     assert "no CUDA toolkit (CUDA_HOME, nvcc or /usr/local/cuda) for inductor" in reason

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.errors import SourceError, UsageError
+from pipeline.errors import OutputError, SourceError, UsageError
 from train import average as averaging
 from train import checkpoint
 from train.__main__ import main
@@ -80,3 +80,6 @@ def test_mistakes_are_said(two: tuple[Path, Path], tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="only weights of one kind mix"):
         average(two[0], other, tmp_path / "m")
     assert not (tmp_path / "m").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot make it"):
+        average(*two, tmp_path / "file" / "m")
