@@ -57,6 +57,17 @@ def test_what_excludes_each_other_does_not_meet_in_random_faces() -> None:
                 assert min(state[one], state[other]) < 0.5, (one, other, state)
 
 
+def test_cheeks_rise_in_broad_smiles_as_peoples_do_and_in_grimaces_without_one() -> None:
+    rng = np.random.default_rng(7)
+    drawn = [{au: max(sides) for au, sides in draw_expression(rng).items()} for _ in range(4000)]
+    in_smiles = np.array([state.get("AU06", 0.0) for state in drawn if state.get("AU12", 0.0) >= 0.6])
+    raised = np.array([state.get("AU12", 0.0) for state in drawn if state.get("AU06", 0.0) >= 0.5])
+    assert 0.7 < (in_smiles >= 0.3).mean() < 0.95
+    assert 0.5 < (raised >= 0.2).mean() < 0.85
+    smiles = [(s["AU12"], s["AU06"]) for s in drawn if s.get("AU12", 0.0) >= 0.5 and "AU06" in s]
+    assert np.corrcoef(np.array(smiles).T)[0, 1] > 0.2
+
+
 def test_a_neutral_face_hardly_moves_and_an_imperfect_one_does() -> None:
     rng = np.random.default_rng(5)
 
