@@ -70,7 +70,7 @@ class RunLog:
 
 
 class _Curves:
-    """One of TensorBoard's event files, written at once and in the caller's thread: a full disk is the caller's
+    """One of TensorBoard's event files, written at once in the caller's thread: a full disk is the caller's
     error. (PyTorch's writer has a thread of its own, which ends in a traceback.)"""
 
     def __init__(self, folder: Path, purge_step: int) -> None:
