@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from bench.report import print_table, write_json
-from engines import backends
+from engines import backends, int8
 from engines.backends.base import Session
 from engines.backends.fixed import device_here
 from engines.build import parity_inputs
@@ -293,13 +293,17 @@ def measure(
             about: dict[str, Any] = {"engine": name, "batch": batch}
             row = report.attempt("eager", about, eager_row, name, "cuda", batch, rounds)
             eager[batch] = row[0]["p50_ms"] if row else None
+        bundle = resolve(name)
         for form in forms:
+            rounded, temporal = form[1] == "int8", bundle.spec.window > 1
+            if rounded and int8.find(bundle) is None:
+                continue  # it was never calibrated
             about = {"engine": name, "backend": form[0], "precision": form[1]}
             report.attempt("latency", about, latency_row, name, *form, rounds)
-            for batch in batches:
+            for batch in () if rounded and temporal else batches:  # that is in parts alone
                 given = (name, *form, batch, ceiling, eager[batch], rounds)
                 report.attempt("throughput", about | {"batch": batch}, throughput, *given)
-            for feeds in (n for n in FEEDS if n in batches and resolve(name).spec.window > 1):
+            for feeds in (n for n in FEEDS if n in batches and temporal):
                 fed = (name, *form, feeds, eager[feeds], rounds)
                 report.attempt("sliding", about | {"feeds": feeds}, sliding_row, *fed)
     report.attempt("crops", {}, crop_rows, "cuda", rounds)

@@ -35,9 +35,9 @@ Log = Callable[[str], None]
 Form = Literal["whole", "sliding"]
 _SLIDING_SOURCES = ("convlstm.py", "winograd.py", "crew.py", "backends/recurrence.py")
 _BACKEND_SOURCES = {
-    "onnxruntime": ("onnx_file.py", "int8_onnx.py"),
+    "onnxruntime": ("onnx_file.py",),
     "inductor": ("backends/fixed.py",),
-    "tensorrt": ("backends/fixed.py",),
+    "tensorrt": ("backends/fixed.py", "int8_layers.py", "int8_torch.py"),
 }
 """What a backend's files are made by, beside its own module."""
 _TENSORRT_PACKAGES = ("tensorrt", "tensorrt-cu13")

@@ -1,16 +1,14 @@
 """INT8 in an ONNX file: QuantizeLinear and DequantizeLinear where `engines.int8` rounds, for TensorRT to
 compute in INT8 what lies between them.
 
-The ranges were found on OpenVINO's graph of the same network. Its layers are found again by their weights,
-which both graphs hold with the normalisations folded in. TensorRT rounds around zero alone, so every range
-becomes ±its larger end, at the price of a bit after a ReLU. Sums of two branches, which OpenVINO rounds too,
-are left to TensorRT. ONNX Runtime computes the same file, without being faster for it: so what it says can be
-held to what OpenVINO's INT8 says.
+The layers are those of `engines.int8_layers`, found again by their weights, which this graph too holds with
+the normalisations folded in. ONNX Runtime computes the same file, without being faster for it: so what it
+says can be held to what OpenVINO's INT8 says.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,27 +17,16 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
-from openvino import Model
 
 from engines.bundle import Bundle
-from engines.int8 import GraphInt8, load
-from engines.int8_graph import PASSED_THROUGH, apply, constant_of, quantise_weights, weight_ports
+from engines.int8 import load
+from engines.int8_graph import quantise_weights
+from engines.int8_layers import Layer, layers
 from pipeline.errors import EngineError, UsageError
 from pipeline.whole import write_whole
 
 _SAME = 1e-5
 """Weights are the same within this share of the largest: normalisations are folded in by two programs."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Layer:
-    """One layer that goes to INT8."""
-
-    name: str
-    weights: NDArray[np.float32]
-    """(outputs, inputs, …)."""
-    largest: float
-    """Of its activations, of either sign."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,60 +87,6 @@ def hand_out(bundle: Bundle, path: Path) -> Handed:
     names = {layer.name for layer in wanted}
     floating = (*int8.floating_point, *(n for n, _ in int8.graphs["model"].weights if n not in names))
     return Handed(len(wanted), floating, off, apart, origin)
-
-
-def layers(model: Model, int8: GraphInt8, origin: str) -> list[Layer]:
-    """The layers that INT8 of a graph computes in 8 bits.
-
-    Args:
-        model: of OpenVINO, freshly converted; changed.
-        int8: of the same network.
-        origin: the file, for messages.
-
-    Raises:
-        EngineError: the graph has no such operation.
-    """
-    weighted = [(op, port) for op in model.get_ordered_ops() for port in weight_ports(op)]
-    weights = [_outputs_first(op, port) for op, port in weighted]
-    apply(model, int8, origin)
-    rounded = {tuple(place) for place in int8.weights}
-    found = []
-    for (op, port), values in zip(weighted, weights, strict=True):
-        name = op.get_friendly_name()
-        ends = list(_ends(op.input_value(1 - port).get_node())) if (name, port) in rounded else []
-        if ends and None not in ends:
-            found.append(Layer(name, values, max(end for end in ends if end is not None)))
-    return found
-
-
-def _outputs_first(op: Any, port: int) -> NDArray[np.float32]:
-    """A layer's weights as ONNX has them: (outputs, inputs, …), groups one after another."""
-    weights = (
-        constant_of(op.input_value(port).get_node())
-        .get_data()
-        .reshape(tuple(op.input_value(port).get_shape()))
-        .astype(np.float32)
-    )
-    kind = op.get_type_name()
-    if kind == "GroupConvolution":
-        return weights.reshape(-1, *weights.shape[2:])
-    if kind == "MatMul":
-        weights = weights.reshape(weights.shape[-2:])
-        transposed = op.get_attributes()["transpose_b" if port else "transpose_a"]
-        return weights if transposed == bool(port) else weights.T
-    return weights
-
-
-def _ends(node: Any) -> Iterator[float | None]:
-    """The larger end of every rounding that a tensor went through last; None for a tensor without."""
-    if node.get_type_name() == "FakeQuantize":
-        yield max(float(np.abs(node.input_value(k).get_node().get_data()).max()) for k in (1, 2))
-    elif node.get_type_name() in PASSED_THROUGH:
-        sources = node.get_input_size() if node.get_type_name() == "Concat" else 1
-        for k in range(sources):
-            yield from _ends(node.input_value(k).get_node())
-    else:
-        yield None
 
 
 def round_layers(model: onnx.ModelProto, wanted: Sequence[Layer], origin: str) -> None:

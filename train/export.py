@@ -109,7 +109,7 @@ def _provenance(
         "checkpoint": facts["checkpoint"],
         "commit": facts["commit"],
         "seed": recipe.seed,
-        "recipe": plain(recipe),
+        "recipe": _without_places(plain(recipe)),
         "step": facts["step"],
         "mean_of": facts.get("mean_of"),
         "thresholds": {"rule": chosen.rule, "calm_frames": chosen.calm_frames},
@@ -120,6 +120,18 @@ def _provenance(
             "aus": scores,
         },
     }
+
+
+def _without_places(value: Any) -> Any:
+    """A recipe as a bundle tells it: of an absolute path the last two parts. The rest says nothing to others,
+    and may say who trained."""
+    if isinstance(value, dict):
+        return {key: _without_places(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_places(inner) for inner in value]
+    if isinstance(value, str) and Path(value).is_absolute():
+        return "/".join(["…", *Path(value).parts[-2:]])
+    return value
 
 
 def _rounded(value: float) -> float | None:

@@ -22,7 +22,7 @@ BACKENDS = {
 """Name (and module here) → the package to install, in the order in which `auto` tries them."""
 
 COMPUTES = {
-    "tensorrt": ("fp32", "fp16"),
+    "tensorrt": ("fp32", "fp16", "int8"),
     "inductor": ("fp32", "bf16", "fp16"),
     "openvino": ("fp32", "bf16", "fp16", "int8"),
     "onnxruntime": ("fp32", "fp16"),

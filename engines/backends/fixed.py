@@ -9,13 +9,14 @@ import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from engines.backends.base import Backend, Session, SlidingSession
+from engines.backends.base import Backend, InParts, Session, SlidingSession
 from engines.batching import Batcher, in_batches
 from engines.export import ExportedEngine, Mixed
 from engines.gpu import nvidia_gpu
@@ -23,6 +24,8 @@ from engines.spec import EngineSpec
 from pipeline.errors import EngineError
 
 if TYPE_CHECKING:
+    from engines.int8 import Int8
+    from engines.int8_layers import Layer
     from engines.networks.satnet import SATNet
 
 _INFO_FILE = "device.json"
@@ -243,6 +246,13 @@ class FixedBackend(Backend):
     records = True
     """Whether its graphs are to be replayed as CUDA graphs; a library may do so itself."""
 
+    beside = "fp16"
+    """What is computed in, in INT8's graphs, that is not INT8."""
+
+    def examples(self, shapes: Shapes, device: str) -> dict[str, Tensor]:
+        """What a graph is traced with."""
+        return empty_inputs(shapes, device)
+
     @abstractmethod
     def compile(self, module: nn.Module, shapes: Shapes, precision: str, device: str, path: Path) -> None:
         """Write a graph of a module that takes inputs by name.
@@ -263,8 +273,10 @@ class FixedBackend(Backend):
         """See `Backend`."""
         self._compile_all({"model": (engine, spec.inputs(self.batch))}, precision, folder)
 
-    def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:  # noqa: ARG002
+    def open(self, folder: Path, spec: EngineSpec, threads: int | None, lanes: int = 1) -> Session:
         """See `Backend`. On a CPU, PyTorch's thread count is the process's."""
+        if (folder / f"frame{self.suffix}").exists():
+            return InParts(self.open_sliding(folder, spec, threads, lanes))
         fixed = self._load_all({"model": spec.inputs(self.batch)}, threads, folder)
         return FixedSession(fixed["model"], self.batch)
 
@@ -283,8 +295,30 @@ class FixedBackend(Backend):
         parts = self._load_all(part_shapes(spec.crop.size_px, self.batch), threads, folder)
         return FixedSlidingSession(parts, self.batch)
 
+    def export_int8(self, engine: ExportedEngine, spec: EngineSpec, int8: Int8, folder: Path) -> None:
+        """See `Backend`."""
+        from engines.backends.openvino import BACKEND as OPENVINO
+        from engines.backends.openvino import deployed
+        from engines.int8_layers import layers
+
+        origin = f"{spec.name}'s INT8 form"
+        found = OPENVINO.graphs(engine, spec)
+        if found.keys() != int8.graphs.keys():
+            raise EngineError(f"{origin}: of {sorted(int8.graphs)}, the engine has {sorted(found)}")
+        wanted = {name: layers(model, int8.graphs[name], origin) for name, model in found.items()}
+        if spec.window > 1:
+            self._compile_all(sliding_parts(engine, self.batch), "int8", folder, wanted)
+        else:
+            with deployed(engine, winograd=False):  # the form whose layers `int8` names
+                graphs = {"model": (engine, spec.inputs(self.batch))}
+                self._compile_all(graphs, "int8", folder, wanted)
+
     def _compile_all(
-        self, graphs: Mapping[str, tuple[nn.Module, Shapes]], precision: str, folder: Path
+        self,
+        graphs: Mapping[str, tuple[nn.Module, Shapes]],
+        precision: str,
+        folder: Path,
+        wanted: Mapping[str, Sequence[Layer]] = MappingProxyType({}),
     ) -> None:
         device = device_here()
         (folder / _INFO_FILE).write_text(json.dumps({"device": device, "precision": precision}))
@@ -292,6 +326,11 @@ class FixedBackend(Backend):
         for name, (module, shapes) in graphs.items():
             # A copy: the engine is what the result will be compared with.
             moved = copy.deepcopy(module).to(device).eval()
+            if precision == "int8":
+                from engines.int8_torch import round_layers
+
+                floating, inputs = mixed(moved, self.beside, device), self.examples(shapes, device)
+                moved = round_layers(floating, inputs, wanted.get(name, ()), f"INT8 of {name}")
             self.compile(moved, shapes, precision, device, folder / f"{name}{self.suffix}")
 
     def _load_all(self, graphs: Mapping[str, Shapes], threads: int | None, folder: Path) -> dict[str, Fixed]:

@@ -38,6 +38,8 @@ class Model:
             options.intra_op_num_threads = threads
         # Idle threads sleep: spinning would take the cores of the decoder and the face stage.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Of INT8: no sums that overflow, on processors without 8-bit dot products.
+        options.add_session_config_entry("session.x64quantprecision", "1")
         try:
             self._session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its own exceptions share no base but this

@@ -4,34 +4,52 @@ here has been run (README).
 
 A file is TensorRT's own serialized engine, nothing pickled. It belongs to one GPU and one version, both of
 which are in the cache's key. Types are those of the graph (TensorRT is strongly typed): `fp16` are autocast's
-casts. There is no INT8: it would have to be judged on faces, as OpenVINO's is (`engines.quantise`).
+casts, `int8` roundings before the layers that `int8.json` names (`engines.int8_torch`), fp16 beside.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch_tensorrt
 from torch import Tensor, nn
 from torch_tensorrt.dynamo import convert_exported_program_to_serialized_trt_engine
+from torch_tensorrt.dynamo._SourceIR import SourceIR
+from torch_tensorrt.dynamo.conversion import dynamo_tensorrt_converter
+from torch_tensorrt.dynamo.conversion.impl.quantize import quantize
 from torch_tensorrt.dynamo.runtime import TorchTensorRTModule
 
 from engines.backends import COMPUTES
 from engines.backends.fixed import Call, FixedBackend, Shapes, empty_inputs, mixed
+from engines.int8_torch import ROUND8
 from pipeline.errors import EngineError, first_line
 
+_INT8 = (8, 0)
+"""Bits, and bits of exponent."""
 _OUTPUT = "output0"
 """What both versions call the first result of a graph. Its inputs keep the names of the graph's own."""
 
 
+# The same that Torch-TensorRT makes of ModelOpt's roundings, for which it would want ModelOpt.
+@dynamo_tensorrt_converter(ROUND8)
+def _quantize_and_dequantize(ctx: Any, target: Any, args: Any, kwargs: Any, name: str) -> Any:  # noqa: ARG001
+    """QuantizeLinear and DequantizeLinear for `round8(x, largest)`."""
+    return quantize(ctx, target, SourceIR.ATEN, name, args[0], args[1], *_INT8)
+
+
 class TensorRTBackend(FixedBackend):
-    """float32, or `fp16` beside float32."""
+    """float32, `fp16` beside float32, or `int8` beside both."""
 
     name = "tensorrt"
     precisions = COMPUTES[name]
     suffix = ".engine"
     records = False  # Torch-TensorRT records and replays by itself
+
+    def examples(self, shapes: Shapes, device: str) -> dict[str, Tensor]:
+        """See `FixedBackend`. Bytes become floats before TensorRT, which takes few operations on bytes."""
+        return {name: tensor.float() for name, tensor in empty_inputs(shapes, device).items()}
 
     def compile(self, module: nn.Module, shapes: Shapes, precision: str, device: str, path: Path) -> None:
         """See `FixedBackend`."""
@@ -39,8 +57,7 @@ class TensorRTBackend(FixedBackend):
             raise EngineError(
                 "backend tensorrt needs an NVIDIA GPU, PyTorch sees none; choose another backend"
             )
-        # Bytes become floats before TensorRT, which takes few operations on bytes.
-        inputs = {name: tensor.float() for name, tensor in empty_inputs(shapes, device).items()}
+        inputs = self.examples(shapes, device)
         try:
             with torch.no_grad():
                 program = torch.export.export(mixed(module, precision, device), (), inputs, strict=False)

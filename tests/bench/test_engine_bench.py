@@ -178,8 +178,9 @@ def test_forms_on_a_gpu() -> None:
     assert gpu.wanted_forms(able, ("inductor",), ("fp32",)) == [("inductor", "fp32")]
     with pytest.raises(UsageError, match="--backend openvino: expected one that computes on this GPU"):
         gpu.wanted_forms(able, ("openvino",), ())
-    with pytest.raises(UsageError, match="tensorrt and inductor have no int8"):
-        gpu.wanted_forms(able, (), ("int8",))
+    assert gpu.wanted_forms(able, (), ("int8",)) == [("tensorrt", "int8")]
+    with pytest.raises(UsageError, match="inductor have no int8"):
+        gpu.wanted_forms(able, ("inductor",), ("int8",))
 
 
 def test_a_gpu_that_pytorch_cannot_use_is_one_line(

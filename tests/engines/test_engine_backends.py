@@ -329,12 +329,21 @@ def test_tensorrt_is_the_network(name: str, precision: str) -> None:
     np.testing.assert_allclose(engine.run(**several), engine.run(**inputs).repeat(3, 0), atol=1e-4)
 
 
-def test_tensorrt_has_no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["delta", "cednn"])
+def test_tensorrt_int8_answers_as_openvinos(name: str) -> None:
+    """Its graph is held to that on every machine, in test_engine_int8_torch."""
+    tensorrt_or_skip()
+    engine = load_engine(name, "tensorrt", "int8", faces=8)
+    reference = load_engine(name, "openvino", "int8")
+    for _name, inputs in parity_inputs(engine.spec, seed=5):
+        np.testing.assert_allclose(engine.run(**inputs), reference.run(**inputs), atol=0.05)
+
+
+def test_inductor_has_no_int8(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather than one that shows the figures of OpenVINO's."""
     monkeypatch.setattr("engines.backends.obstacle", lambda *_: None)
-    monkeypatch.setattr("engines.backends.installed_version", lambda _: "2.13.0")
-    with pytest.raises(UsageError, match="backend tensorrt computes in fp32 or fp16, got --precision int8"):
-        load_engine("delta", "tensorrt", "int8")
+    with pytest.raises(UsageError, match="inductor computes in fp32 or bf16 or fp16, got --precision int8"):
+        load_engine("delta", "inductor", "int8")
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

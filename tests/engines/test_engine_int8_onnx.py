@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from engines.__main__ import main
+from engines.backends.onnxruntime import Model as File
 from engines.build import parity_inputs
 from engines.bundle import resolve
 from engines.int8_onnx import Layer, round_layers
@@ -50,7 +50,7 @@ def test_roundings_are_numpys(rng: np.random.Generator) -> None:
     model = two_layers(first, second)
     round_layers(model, [Layer("late", second.T, 3.0), Layer("early", first, 2.5)], "here")
     onnx.checker.check_model(model, full_check=True)
-    [got] = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    got = File(model.SerializeToString(), None, 1).infer({"x": x})
     hidden = np.maximum(rounded(x, 2.5) @ by_channel(first).T, 0)
     wanted = hidden + rounded(hidden, 3.0) @ by_channel(second.T).T
     # A value between two levels may go to either by the last bit of a sum.
@@ -114,11 +114,11 @@ def test_deltas_file_is_one_that_tensorrt_takes(delta_int8: Path) -> None:
 
 
 def test_deltas_file_says_what_openvinos_int8_says(delta_int8: Path) -> None:
-    session, engine = onnxruntime.InferenceSession(delta_int8), load_engine("delta", "openvino", "int8")
+    file, engine = File(delta_int8, None, 1), load_engine("delta", "openvino", "int8")
     faces = [inputs for _name, inputs in parity_inputs(resolve("delta").spec, seed=5)]
     wanted = np.concatenate([engine.run(**one) for one in faces])
     together = {name: np.concatenate([one[name] for one in faces]) for name in faces[0]}
-    [got] = session.run(None, together)
+    got = file.infer(together)
     assert np.percentile(np.abs(got - wanted), 95) < 0.05
     assert np.abs(got - wanted).max() > 1e-6  # it is another way of computing, not the same file
 

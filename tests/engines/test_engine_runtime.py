@@ -163,12 +163,14 @@ def test_auto_takes_the_best_and_says_why(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_auto_looks_at_the_precision_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     a_machine(monkeypatch, H100, **EVERYTHING)
-    name, reason = choose("auto", "int8")
-    assert name == "openvino"
-    assert "inductor has no int8" in reason
+    assert choose("auto", "int8")[0] == "tensorrt"
     name, reason = choose("auto", "bf16")
     assert name == "inductor"
     assert "tensorrt has no bf16" in reason
+    a_machine(monkeypatch, H100, torch="2.13.0", openvino="1.0")
+    name, reason = choose("auto", "int8")
+    assert name == "openvino"
+    assert "inductor has no int8" in reason
     a_machine(monkeypatch, None, **EVERYTHING)
     assert choose("auto", "fp16")[0] == "openvino"
     monkeypatch.setattr(backends, "_cpu_has_bfloat16", lambda: True)

@@ -38,6 +38,8 @@ def test_a_bundle_is_the_run(run: Path, bars: Path, tmp_path: Path) -> None:
     for wanted in ("data", "commit", "seed", "recipe", "thresholds", "validation"):
         assert spec.provenance[wanted] is not None
     assert spec.provenance["note"] == "Bars."
+    assert spec.provenance["recipe"]["data"]["folders"] == ["/".join(["…", *bars.parts[-2:]])]
+    assert str(tmp_path.parent) not in json.dumps(spec.provenance)
     assert spec.provenance["validation"]["mean"]["f1"] == pytest.approx(validation.mean("f1"), abs=1e-4)
     assert spec.thresholds != (0.5, 0.5)
     engine = load_engine(tmp_path / "b", "openvino", log=lambda _line: None)  # parity is checked in it
