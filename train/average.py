@@ -55,13 +55,13 @@ def average(run: Path, other: Path, out: Path, share: float = 0.5) -> None:
         for name, t in mine.items()
     }
     learner.network.load_state_dict(mixed)
-    settle(learner, recipe)
-    digests = {str(r): checkpoint.digest(r / BEST) for r in (run, other)}
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{out}: cannot make it: {error.strerror}") from None
-    facts |= {"mean_of": {"checkpoints": list(digests.values()), "shares": [1 - share, share]}}
+    settle(learner, recipe)
+    digests = [checkpoint.digest(r / BEST) for r in (run, other)]
+    facts |= {"mean_of": {"checkpoints": digests, "shares": [1 - share, share]}}
     checkpoint.write(out / BEST, learner.network.state_dict(), facts)
 
 

@@ -93,8 +93,7 @@ _ALONE = {"AU01": 3, "AU02": 3, "AU04": 3, "AU05": 2, "AU09": 2, "AU12": 2, "AU2
 _BROAD_SMILE = 0.5
 """Share of AU12 from which on the smile itself lifts the cheeks of most people."""
 _CHEEKS_RISE = 0.75
-"""How often it does. In spontaneous smiles AU06 and AU12 seldom part. Renders that part them at will teach an
-engine that a smile says nothing of the cheeks: without a neutral, wide eyes then speak against AU06."""
+"""How often it does: in spontaneous smiles AU06 and AU12 seldom part."""
 _CHEEKS_SMILE = 0.5
 """How often raised cheeks that are there by chance come with a smile after all."""
 _EXCLUDE = (
